@@ -1,0 +1,17 @@
+"""The mm packages come in two families with the same import names, so neither can be a hard requirement."""
+
+import importlib
+
+NEEDED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmpretrain')
+REMEDY = "install one family of the mm packages with: pip install 'kgl_mm[onedl]' (or 'kgl_mm[openmmlab]')"
+
+
+def require_mm() -> None:
+    """Import what the components are built on, or say in one sentence what to install."""
+    for name in NEEDED:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise ImportError(f'{name} is installed but does not import ({error}); {REMEDY}') from error
+            raise ImportError(f'kgl_mm needs {name}, which is not installed; {REMEDY}') from None

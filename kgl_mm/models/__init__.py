@@ -1,0 +1,3 @@
+from kgl_mm._require import require_mm
+
+require_mm()
