@@ -3,7 +3,7 @@
 import importlib
 
 NEEDED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmpretrain')
-REMEDY = "install one family of the mm packages with: pip install 'kgl_mm[onedl]' (or 'kgl_mm[openmmlab]')"
+REMEDY = "install one family of the mm packages with: pip install 'kgl_mm[onedl]' (in a checkout: make venv)"
 
 
 def require_mm() -> None:

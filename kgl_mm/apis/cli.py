@@ -1,0 +1,118 @@
+"""What the tools share: arguments, one-sentence errors, and where to go on after an interruption.
+
+Nothing here imports torch before the arguments are parsed, so that a wrong word is answered at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from kgl_mm.errors import UsageError
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that all tools have."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument('config', help='a config file; those of this project are found from any directory')
+    result.add_argument('--work-dir', help='where results go (default: work_dirs/CONFIG)')
+    result.add_argument('--data', metavar='DIR', help='the root of the data set')
+    result.add_argument(
+        '--data-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='settings for the data sets of all splits, such as fold=1 num_positives=10 val_fraction=0.2 cache=memory',
+    )
+    result.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override fields of the config, dots inside'
+    )
+    result.add_argument('--seed', type=int, help='the seed of everything random')
+    result.add_argument('--device', help='cpu, cuda or cuda:N (default: a GPU where there is one)')
+    result.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    result.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return result
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a tool: a :class:`UsageError` becomes one sentence and status 2, Ctrl-C status 130."""
+    try:
+        main()
+    except UsageError as error:
+        if os.environ.get('RANK', '0') == '0' or not str(error):
+            print(f'error: {_sentence(error)}', file=sys.stderr)
+        sys.exit(2)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) or 'kgl_mm' not in str(error):
+            raise
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        print(f'\ninterrupted{f": {stop}" if str(stop) else ""}', file=sys.stderr)
+        sys.exit(130)
+
+
+def _sentence(error: UsageError) -> str:
+    """The message itself, also where it comes out of a data worker with its traceback around it."""
+    return str(error).strip().rsplit('UsageError: ', maxsplit=1)[-1]
+
+
+def choose_device(device: str | None) -> None:
+    """Before torch starts, hide the GPUs that are not asked for; afterwards a missing one is said."""
+    if device is None:
+        return
+    kind, _, index = device.partition(':')
+    if kind not in ('cpu', 'cuda') or (index and (kind == 'cpu' or not index.isdigit())):
+        raise UsageError(f'--device {device}: not a device; use cpu, cuda or cuda:N')
+    if kind == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+        return
+    import torch
+
+    if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f'--device {device}: there are {torch.cuda.device_count()} CUDA devices here; use --device cpu'
+        )
+    torch.cuda.set_device(int(index or 0))
+
+
+def configure(args: argparse.Namespace):
+    """The resolved config of a tool's arguments."""
+    choose_device(args.device)
+    from kgl_mm._require import require_mm
+
+    require_mm()
+    from kgl_mm.engine.config import load_config, set_data
+
+    cfg = load_config(args.config, key_values('--cfg-options', args.cfg_options))
+    settings = key_values('--data-options', args.data_options)
+    if args.data:
+        if not Path(args.data).is_dir():
+            raise UsageError(f'--data {args.data}: no such folder')
+        settings['data_root'] = args.data
+    if settings:
+        set_data(cfg, **settings)
+    if args.seed is not None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
+    elif (cfg.get('randomness') or {}).get('seed') is None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=0)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs', Path(args.config).stem))
+    return cfg
+
+
+def key_values(option: str, words: list[str]) -> dict:
+    """``['a.b=1', 'c=x']`` as a dict, values read as mmengine's ``DictAction`` reads them.
+
+    >>> key_values('--cfg-options', ['a.b=1', 'c=[x,2.5]', 'd=True'])
+    {'a.b': 1, 'c': ['x', 2.5], 'd': True}
+    """
+    from mmengine.config import DictAction
+
+    result = {}
+    for word in words:
+        key, separator, value = word.partition('=')
+        if not separator or not key:
+            raise UsageError(f'{option} {word}: not of the form KEY=VALUE')
+        result[key] = DictAction._parse_iterable(value)
+    return result

@@ -1,0 +1,94 @@
+"""Training from the command line: what ``tools/train.py`` does."""
+
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from kgl_mm.engine.config import without_validation
+from kgl_mm.engine.distributed import process_group
+from kgl_mm.engine.stages import latest_checkpoint, run_stages, stages_of
+from kgl_mm.errors import UsageError
+
+
+def train(
+    cfg: Config,
+    resume: bool | str = False,
+    amp: bool = False,
+    validate: bool = True,
+    launcher: str = 'none',
+) -> dict:
+    """Run all stages of ``cfg`` and report what came out; ``resume`` may name the checkpoint to go on from."""
+    if amp:
+        use_amp(cfg)
+    if not validate:
+        without_validation(cfg)
+    if isinstance(resume, str):
+        _resume_from(cfg, Path(resume))
+    with process_group(cfg, launcher):
+        try:
+            metrics = run_stages(cfg, resume=bool(resume))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_where_to_resume(cfg)) from None
+        if is_main_process():
+            print(summary(metrics, Path(cfg.work_dir)))
+    return metrics
+
+
+def use_amp(cfg: Config) -> None:
+    """Mixed precision: mmengine's wrapper on a GPU, bfloat16 on the CPU."""
+    import torch
+
+    wrapper = cfg.optim_wrapper
+    if torch.cuda.is_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        wrapper.type = 'kgl_mm.Bf16OptimWrapper'
+
+
+def summary(metrics: dict, work_dir: Path) -> str:
+    """What came out, in a few lines that name the files."""
+    lines = []
+    for stage, splits in metrics.items():
+        for split, found in splits.items():
+            if 'AP' in found:
+                name = f'{stage} {split} AP'
+                interval = f' ({found["AP_low"]:.3f} to {found["AP_high"]:.3f})' if 'AP_low' in found else ''
+                lines.append(f'{name:<18} {found["AP"]:.3f}{interval}, {found["num_images"]:.0f} images')
+            elif 'macro_AP' in found:
+                lines.append(f'{stage} {split} macro AP {found["macro_AP"]:.3f}, {found["num_images"]:.0f} images')
+    written = [path for path in sorted(work_dir.glob('*')) + sorted(work_dir.glob('*/*')) if _is_result(path)]
+    return '\n'.join([*lines, 'written:', *(f'  {path}' for path in written)])
+
+
+def _is_result(path: Path) -> bool:
+    if path.parent.name.startswith('previous-'):
+        return False
+    return path.name == 'metrics.json' or path.suffix in ('.png', '.csv', '.pth')
+
+
+def _resume_from(cfg: Config, checkpoint: Path) -> None:
+    """Make ``checkpoint`` the one that its stage goes on from."""
+    if not checkpoint.is_file():
+        raise UsageError(f'--resume {checkpoint}: no such checkpoint')
+    folder = checkpoint.resolve().parent
+    names = list(stages_of(cfg))
+    if folder.parent != Path(cfg.work_dir).resolve() or folder.name not in names:
+        places = ' or '.join(f'{cfg.work_dir}/{name}' for name in names)
+        raise UsageError(f'--resume {checkpoint}: not a checkpoint of this run, whose are in {places}')
+    from kgl_mm.engine.files import read_json, write_atomically, write_json
+
+    write_atomically(folder / 'last_checkpoint', str(checkpoint.resolve()).encode())
+    state = read_json(Path(cfg.work_dir, 'state.json'))
+    for later in names[names.index(folder.name) :]:
+        state.get('stages', {}).pop(later, None)
+    write_json(Path(cfg.work_dir, 'state.json'), state)
+
+
+def _where_to_resume(cfg: Config) -> str:
+    for name in reversed(list(stages_of(cfg))):
+        checkpoint = latest_checkpoint(Path(cfg.work_dir, name))
+        if checkpoint:
+            return f'the same command with --resume goes on from {checkpoint}'
+    return 'no checkpoint was written yet, so the same command begins anew'

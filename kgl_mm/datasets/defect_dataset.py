@@ -1,0 +1,199 @@
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from kgl_mm.errors import UsageError
+
+from .cache import PipelineCache
+from .checks import file_faults, some, twins
+from .seeding import SampleSeed
+from .splits import cut_by_unit, nested_order
+
+SPLITS = ('train', 'val', 'test')
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of a data set; ``label`` 0 is good, images of one ``unit`` show the same part."""
+
+    img_path: str
+    label: int
+    mask_path: str | None
+    unit: str
+    split: str
+
+
+class DefectDataset(BaseDataset):
+    """Images of good and defective parts; the base of all data sets here.
+
+    A subclass says in :meth:`find_samples` what there is. Splitting, limiting, checking, caching and seeding are done
+    here, so they are the same for all. ``get_data_info(i)`` gives ``img_path``, ``gt_label`` (0 is good),
+    ``mask_path`` (or None), ``unit`` and ``sample_idx``.
+
+    Args:
+        data_root: the folder of the data set; by default ``$KGL_DATA_ROOT/NAME``, else ``data/NAME``.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        pipeline: transforms.
+        num_positives: how many defective images training may use; the first five are among the first ten.
+        val_fraction: the share of the training part, by unit, that is kept for validation.
+        seed: of the validation part and of the choice of defective images.
+        cache: ``'memory'`` or a folder, where the results of the leading deterministic transforms are kept.
+        **kwargs: as for ``mmengine.dataset.BaseDataset``.
+    """
+
+    METAINFO = dict(classes=('good', 'defect'))
+    NAME = ''
+    MISSING = 'pass data_root='
+    """What to do where the data set is not there."""
+
+    def __init__(
+        self,
+        data_root: str | None = None,
+        split: str = 'train',
+        pipeline=(),
+        num_positives: int | None = None,
+        val_fraction: float = 0.0,
+        seed: int = 0,
+        cache: str | None = None,
+        lazy_init: bool = False,
+        **kwargs,
+    ) -> None:
+        if split not in SPLITS:
+            raise UsageError(f'split={split!r}: not one of {", ".join(SPLITS)}')
+        if not 0 <= val_fraction < 1:
+            raise UsageError(f'val_fraction={val_fraction}: not a share from 0 to below 1')
+        self.split = split
+        self.num_positives = num_positives
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self._sample_seed = SampleSeed()
+        self._cache = None
+        kwargs.setdefault('test_mode', split != 'train')
+        root = data_root or str(Path(os.environ.get('KGL_DATA_ROOT', 'data'), self.NAME))
+        super().__init__(data_root=root, data_prefix=dict(), pipeline=list(pipeline), lazy_init=True, **kwargs)
+        if cache:
+            self._cache = PipelineCache(self.pipeline.transforms, cache)
+        if not lazy_init:
+            self.full_init()
+
+    def find_samples(self) -> list[Sample]:
+        """All images of all splits, in an order that is always the same."""
+        raise NotImplementedError
+
+    def full_init(self) -> None:
+        super().full_init()
+        if self._cache and self._cache.where == 'memory':
+            self._cache.fill([self.get_data_info(i) for i in range(len(self))])
+
+    def load_data_list(self) -> list[dict]:
+        if not Path(self.data_root).is_dir():
+            raise UsageError(f'{self.data_root}: no such folder; {self.MISSING}')
+        samples = self.find_samples()
+        if not samples:
+            raise UsageError(f'{self.data_root}: no images in the layout of {type(self).__name__}; {self.MISSING}')
+        samples = self._cut_validation(samples)
+        chosen = [sample for sample in samples if sample.split == self.split]
+        if self.split == 'train' and self.num_positives is not None:
+            chosen = self._limit_positives(chosen)
+        self._check(chosen, samples)
+        return [
+            dict(img_path=s.img_path, gt_label=s.label, mask_path=s.mask_path, unit=s.unit)
+            for s in sorted(chosen, key=lambda s: s.img_path)
+        ]
+
+    def set_epoch(self, seed: int, epoch: int) -> None:
+        """From now on each sample draws from (seed, epoch, its index), in every worker."""
+        self._sample_seed.set(seed, epoch)
+
+    def prepare_data(self, idx: int) -> dict:
+        info = self.get_data_info(idx)
+        try:
+            with self._sample_seed.of(idx):
+                if not self._cache:
+                    return self.pipeline(info)
+                results = self._cache(info)
+                for transform in self._cache.rest:
+                    results = transform(results)
+                return results
+        except UsageError:
+            raise
+        except Exception as error:
+            for path in filter(None, (info['img_path'], info['mask_path'])):
+                if _decode(path) is None:
+                    raise UsageError(f'{path}: cannot be read as an image') from error
+            error.add_note(f'while preparing {info["img_path"]}')
+            raise
+
+    def _cut_validation(self, samples: list[Sample]) -> list[Sample]:
+        has_own = any(sample.split == 'val' for sample in samples)
+        if self.val_fraction and has_own:
+            raise UsageError(f'val_fraction={self.val_fraction}: {self.data_root} has a validation part of its own')
+        if not self.val_fraction:
+            if self.split == 'val' and not has_own:
+                name = type(self).__name__
+                raise UsageError(f"split='val': {name} has no validation part of its own; set val_fraction=0.2 (say)")
+            return samples
+        train = [sample for sample in samples if sample.split == 'train']
+        shares = dict(train=1 - self.val_fraction, val=self.val_fraction)
+        places = cut_by_unit([s.unit for s in train], [s.label for s in train], shares, self.seed)
+        cut = [replace(sample, split=place) for sample, place in zip(train, places, strict=True)]
+        return cut + [sample for sample in samples if sample.split == 'test']
+
+    def _limit_positives(self, samples: list[Sample]) -> list[Sample]:
+        defective = [sample for sample in samples if sample.label]
+        if not 0 <= self.num_positives <= len(defective):
+            raise UsageError(
+                f'num_positives={self.num_positives}: the training part has {len(defective)} defective images'
+            )
+        order = nested_order([s.img_path for s in defective], [s.label for s in defective], self.seed)
+        return [s for s in samples if not s.label] + [defective[i] for i in order[: self.num_positives]]
+
+    def _check(self, chosen: list[Sample], samples: list[Sample]) -> None:
+        """Everything that is wrong, in one message; what may be meant as it is, as a warning."""
+        faults = []
+        counts = Counter(sample.label for sample in chosen)
+        empty = [name for label, name in enumerate(self.metainfo['classes']) if not counts[label]]
+        if self.num_positives == 0:
+            empty = [name for name in empty if name == self.metainfo['classes'][0]]
+        if empty:
+            sentence = f'the {self.split} part of {self.data_root} has no image of class {", ".join(empty)}'
+            if self.split == 'train':
+                faults.append(sentence)
+            else:
+                print_log(f'Warning: {sentence}.', logger='current', level=logging.WARNING)
+        faults += file_faults((sample.img_path, sample.mask_path) for sample in chosen)
+        if faults:
+            number = f'{len(faults)} faults: ' if len(faults) > 1 else ''
+            raise UsageError(f'{type(self).__name__}: {number}{some(faults)}')
+        if self.split == 'train' and (groups := twins([s.img_path for s in samples], [s.split for s in samples])):
+            examples = some([' = '.join(group) for group in groups], most=3)
+            print_log(
+                f'Warning: {len(groups)} images stand in more than one split of {self.data_root}, '
+                f'so figures will flatter: {examples}.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """A mask as H x W of 0 and 1, whatever its depth and channels."""
+    mask = _decode(path)
+    if mask is None:
+        raise UsageError(f'{path}: cannot be read as an image')
+    if mask.ndim == 3:
+        mask = mask[..., :3].max(axis=2)  # an alpha channel says nothing
+    return (mask > 0).astype(np.uint8)
+
+
+def _decode(path: str | Path) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (OSError, cv2.error):
+        return None

@@ -1,0 +1,171 @@
+import csv
+import io
+import logging
+import os
+import re
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.logging import print_log
+
+from kgl_mm.errors import UsageError
+from kgl_mm.registry import DATASETS
+
+from .checks import some
+from .defect_dataset import SPLITS, DefectDataset, Sample
+from .splits import cut_by_unit
+
+SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
+MASKS = 'masks'
+
+
+@DATASETS.register_module()
+class DefectFolder(DefectDataset):
+    """A folder as an engineer has it: ``good/`` beside any number of folders of defects.
+
+    ::
+
+        ROOT/good/*.png  ROOT/scratch/*.png  ROOT/dent/*.png  ROOT/masks/scratch/NAME.png (where there are masks)
+
+    The folders may stand in ``train/``, ``val/`` and ``test/``; such a part is used as it is, and a missing one is
+    cut from training. Otherwise 60, 20 and 20 % are drawn by class and unit. What was drawn is written to
+    ``split.csv`` on first use and kept: new images join (a known unit keeps its split), vanished ones are an error.
+
+    Args:
+        data_root: the folder.
+        labels: ``'binary'``, or ``'kind'`` for one class a folder of defects.
+        good: the name of the folder of good images.
+        unit: a regular expression searched in the file's stem; its first group, or all of the match, names the unit.
+        split_file: where the split is kept; by default ``split.csv`` in ``data_root``.
+        **kwargs: as for :class:`DefectDataset`.
+    """
+
+    NAME = 'folder'
+    MISSING = 'pass the folder that holds good/ and the folders of defects: --data DIR, or data_root='
+
+    def __init__(
+        self,
+        data_root: str | None = None,
+        labels: str = 'binary',
+        good: str = 'good',
+        unit: str = r'.+',
+        split_file: str | None = None,
+        **kwargs,
+    ) -> None:
+        if labels not in ('binary', 'kind'):
+            raise UsageError(f"labels={labels!r}: not one of 'binary', 'kind'")
+        try:
+            self.unit = re.compile(unit)
+        except re.error as error:
+            raise UsageError(f'unit={unit!r}: not a regular expression ({error})') from None
+        self.labels = labels
+        self.good = good
+        self.split_file = split_file
+        super().__init__(data_root, **kwargs)
+
+    def find_samples(self) -> list[Sample]:
+        root = Path(self.data_root)
+        given = [split for split in SPLITS if (root / split).is_dir()]
+        if given and 'train' not in given:
+            raise UsageError(f'{root}: has {", ".join(given)} but no train/')
+        found = {}  # path inside the root -> (kind, split that its folder gives)
+        for part in [root / split for split in given] or [root]:
+            for kind in self._kinds(part):
+                for path in sorted((part / kind).rglob('*')):
+                    if path.suffix.lower() in SUFFIXES and path.is_file():
+                        found[path.relative_to(root).as_posix()] = (kind, part.name if given else None)
+        if not found:
+            raise UsageError(f'{root}: no images ({", ".join(sorted(SUFFIXES))}) in its folders')
+        kinds = [self.good, *sorted({kind for kind, _ in found.values()} - {self.good})]
+        if self.labels == 'kind':
+            self._metainfo['classes'] = ('good', *kinds[1:])
+        units = {path: self._unit_of(path) for path in found}
+        splits = self._splits(found, units, given)
+        samples = []
+        for path, (kind, _) in found.items():
+            label = kinds.index(kind) if self.labels == 'kind' else int(kind != self.good)
+            samples.append(Sample(str(root / path), label, self._mask(path, kind), units[path], splits[path]))
+        return samples
+
+    def _kinds(self, part: Path) -> list[str]:
+        kinds = sorted(
+            path.name
+            for path in part.iterdir()
+            if path.is_dir() and path.name not in (MASKS, *SPLITS) and not path.name.startswith('.')
+        )
+        if self.good not in kinds:
+            there = ', '.join(kinds) or 'no folders'
+            raise UsageError(f"{part}: no folder {self.good!r} but {there}; name the good one, such as good='ok'")
+        return kinds
+
+    def _unit_of(self, path: str) -> str:
+        match = self.unit.search(Path(path).stem)
+        if not match:
+            raise UsageError(f'{path}: its name does not match unit={self.unit.pattern!r}')
+        return match[1] if self.unit.groups else match[0]
+
+    def _mask(self, path: str, kind: str) -> str | None:
+        """The mask stands in ``masks/KIND/`` as the image in ``KIND/``, beside ``train/`` and the like or inside."""
+        if kind == self.good:
+            return None
+        before, _, inside = f'/{path}'.partition(f'/{kind}/')
+        for part in dict.fromkeys((before, '')):
+            mask = Path(f'{self.data_root}{part}', MASKS, kind, inside).with_suffix('.png')
+            if mask.is_file():
+                return str(mask)
+        return None
+
+    def _splits(self, found: dict, units: dict, given: list[str]) -> dict[str, str]:
+        """The split of every image: as its folder says, as it was drawn before, or drawn now."""
+        if len(given) == len(SPLITS):
+            return {path: split for path, (_, split) in found.items()}
+        file = Path(self.split_file or Path(self.data_root, 'split.csv'))
+        fixed = {path: split for path, (_, split) in found.items() if split not in (None, 'train')}
+        free = [path for path in found if path not in fixed]
+        splits = self._kept(file, found)
+        of_unit = {units[path]: split for path, split in splits.items()}
+        new = [path for path in free if path not in splits]
+        if not new:
+            return splits | fixed
+        splits |= {path: of_unit[units[path]] for path in new if units[path] in of_unit}
+        drawn = [path for path in new if path not in splits]
+        shares = dict(val=0.2, test=0.2)
+        shares = {split: share for split, share in shares.items() if split not in given}
+        shares = dict(train=1 - sum(shares.values()), **shares)
+        kinds = sorted({kind for kind, _ in found.values()})
+        labels = [kinds.index(found[path][0]) for path in drawn]
+        places = cut_by_unit([units[path] for path in drawn], labels, shares, self.seed)
+        splits |= dict(zip(drawn, places, strict=True))
+        _write(file, [(path, found[path][0], units[path], splits[path]) for path in free])
+        print_log(f'{len(new)} images were added to {file}.', logger='current', level=logging.INFO)
+        return splits | fixed
+
+    def _kept(self, file: Path, found: dict) -> dict[str, str]:
+        if not file.exists():
+            return {}
+        with file.open(newline='', encoding='utf-8') as text:
+            rows = list(csv.DictReader(text))
+        if not rows or not {'path', 'split'} <= set(rows[0]) or any(row['split'] not in SPLITS for row in rows):
+            raise UsageError(f'{file}: not a table with columns path and split of {", ".join(SPLITS)}')
+        vanished = [row['path'] for row in rows if row['path'] not in found]
+        if vanished:
+            raise UsageError(
+                f'{file}: {len(vanished)} of its {len(rows)} images are gone ({some(vanished)}); put them back, '
+                'take their lines out, or remove the file to draw a new split'
+            )
+        return {row['path']: row['split'] for row in rows}
+
+
+@master_only
+def _write(file: Path, rows: list[tuple[str, str, str, str]]) -> None:
+    text = io.StringIO(newline='')
+    writer = csv.writer(text)
+    writer.writerow(['path', 'kind', 'unit', 'split'])
+    writer.writerows(sorted(rows))
+    temporary = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
+    try:
+        temporary.write_text(text.getvalue(), encoding='utf-8')
+        temporary.replace(file)
+    except OSError as error:
+        reason = f'cannot be written ({error.strerror}); pass split_file= to keep the split elsewhere'
+        raise UsageError(f'{file}: {reason}') from None

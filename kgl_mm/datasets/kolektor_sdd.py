@@ -1,0 +1,70 @@
+from functools import lru_cache
+from pathlib import Path
+
+from kgl_mm.errors import UsageError
+from kgl_mm.registry import DATASETS
+
+from .defect_dataset import DefectDataset, Sample, read_mask
+
+_TEST_UNITS = (
+    (2, 8, 9, 10, 15, 19, 21, 25, 27, 28, 30, 37, 38, 41, 43, 46, 47),
+    (1, 3, 4, 6, 11, 17, 22, 24, 29, 31, 32, 36, 39, 40, 42, 44, 48),
+    (5, 7, 12, 13, 14, 16, 18, 20, 23, 26, 33, 34, 35, 45, 49, 50),
+)
+# Units that are byte for byte a unit of the test part: they are dropped from training in a clean fold.
+_TWINS_OF_TEST = ((34,), (26,), (1, 27))
+
+
+@DATASETS.register_module()
+class KolektorSDD(DefectDataset):
+    """KolektorSDD (Tabernik et al. 2019): 50 commutators of 8 surfaces, 52 defective ones, three folds by unit.
+
+    Two pairs of units are the same pictures, and every official fold tests on pictures it was trained on. A clean
+    fold keeps the official test part whole and trains without their twins.
+
+    Args:
+        data_root: has ``kosNN/PartK.jpg`` and ``kosNN/PartK_label.bmp``.
+        fold: 0, 1 or 2.
+        protocol: ``'official'`` or ``'clean'``.
+        **kwargs: as for :class:`DefectDataset`.
+    """
+
+    NAME = 'KolektorSDD'
+    MISSING = (
+        'get KolektorSDD from https://www.vicos.si/resources/kolektorsdd/ '
+        '(or by: python tools/download_data.py ksdd) so that there are kos01/Part0.jpg, kos01/Part0_label.bmp, ...'
+    )
+
+    def __init__(self, data_root: str | None = None, fold: int = 0, protocol: str = 'official', **kwargs) -> None:
+        if fold not in (0, 1, 2):
+            raise UsageError(f'fold={fold}: not one of 0, 1, 2')
+        if protocol not in ('official', 'clean'):
+            raise UsageError(f"protocol={protocol!r}: not one of 'official', 'clean'")
+        self.fold = fold
+        self.protocol = protocol
+        super().__init__(data_root, **kwargs)
+
+    def find_samples(self) -> list[Sample]:
+        dropped = _TWINS_OF_TEST[self.fold] if self.protocol == 'clean' else ()
+        samples = []
+        for image, mask, label in find_parts(self.data_root):
+            number = int(image.parent.name.removeprefix('kos'))
+            split = 'test' if number in _TEST_UNITS[self.fold] else 'train'
+            if number not in dropped:
+                samples.append(Sample(str(image), label, str(mask), image.parent.name, split))
+        return samples
+
+
+@lru_cache(maxsize=8)
+def find_parts(root: str) -> list[tuple[Path, Path, int]]:
+    """Image, mask and label (whether the mask is marked) of each part in ``root/kosNN/``."""
+    parts = []
+    for image in sorted(Path(root).glob('kos*/Part*')):
+        if image.suffix.lower() not in ('.jpg', '.png', '.bmp') or image.stem.endswith('_label'):
+            continue
+        masks = [image.with_name(f'{image.stem}_label{suffix}') for suffix in ('.bmp', '.png')]
+        mask = next((path for path in masks if path.exists()), None)
+        if mask is None:
+            raise UsageError(f'{image}: its mask {masks[0].name} is missing')
+        parts.append((image, mask, int(read_mask(mask).any())))
+    return parts

@@ -1,0 +1,55 @@
+"""Randomness of a sample as a function of where it is drawn, whatever process draws it."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def seeded(*words: int) -> Iterator[None]:
+    """Seed what transforms draw from (``random``, numpy, torch on the CPU) by ``words``, and put it back afterwards."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    python, numpy, pytorch = np.random.SeedSequence(words).generate_state(3)
+    random.seed(int(python))
+    np.random.seed(numpy)
+    torch.default_generator.manual_seed(int(pytorch))
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])
+
+
+class SampleSeed:
+    """Seed and epoch in shared memory, so that workers that live through many epochs see the present one.
+
+    Until it is set, samples draw from the global state as in any other data set.
+    """
+
+    def __init__(self) -> None:
+        self._words = torch.full((2,), -1, dtype=torch.int64).share_memory_()
+
+    def set(self, seed: int, epoch: int) -> None:
+        self._words[0], self._words[1] = seed, epoch
+
+    @contextmanager
+    def of(self, index: int) -> Iterator[None]:
+        seed, epoch = self._words.tolist()
+        if seed < 0:
+            yield
+            return
+        with seeded(seed, epoch, index):
+            yield
+
+
+def set_epoch(dataset: object, seed: int, epoch: int) -> None:
+    """Tell seed and epoch to every data set inside wrappers that wants to know."""
+    if hasattr(dataset, 'set_epoch'):
+        dataset.set_epoch(seed, epoch)
+    for inner in [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', [])]:
+        if inner is not None:
+            set_epoch(inner, seed, epoch)

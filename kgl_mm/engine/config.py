@@ -1,0 +1,92 @@
+"""From a config file and the words of a command line to a resolved, valid Runner config."""
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import mmengine.config.utils
+from mmengine.config import Config, ConfigDict
+
+import kgl_mm
+from kgl_mm.errors import UsageError, first_line
+
+# lets `_base_ = ['kgl_mm::_base_/...']` in anybody's config find the configs that travel in the package
+mmengine.config.utils.MODULE2PACKAGE.setdefault('kgl_mm', 'kgl_mm')
+
+# what says where and on what a run is made, not what is computed
+_RUN_ONLY = ('work_dir', 'launcher', 'resume', 'experiment_name', 'model_wrapper_cfg', 'env_cfg', 'log_level', 'stages')
+
+
+def find_config(path: str | Path) -> Path:
+    """A config by its path, or by its path inside this project from any directory."""
+    package = Path(kgl_mm.__file__).parent
+    for folder in (Path(), package.parent, package / '.mim', package.parent / 'configs', package / '.mim' / 'configs'):
+        found = folder / path
+        if found.is_file():
+            return found
+    raise UsageError(f'{path}: no such config, neither here nor among those of kgl_mm')
+
+
+def load_config(path: str | Path, options: dict | None = None) -> Config:
+    """Read a config and lay ``options`` (dotted keys) over it."""
+    path = find_config(path)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a Python file, so anything can go wrong in it
+        raise UsageError(f'{path}: not a valid config ({type(error).__name__}: {first_line(error)})') from error
+    if options:
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError, IndexError, AssertionError) as error:
+            raise UsageError(f'--cfg-options {" ".join(options)}: {first_line(error)}') from error
+    if 'model' not in cfg:
+        raise UsageError(f'{path}: not the config of a training, since it has no model')
+    return cfg
+
+
+def set_data(cfg: Config, **settings: Any) -> None:
+    """Give the data sets of all splits the same settings, and a validation part where one is asked for.
+
+    ``set_data(cfg, fold=1, val_fraction=0.2)`` sets both on every data set; with a validation part there is then a
+    validation loop, made of the test loop's parts, whose metric chooses the threshold.
+    """
+    for split in ('train', 'val', 'test'):
+        if loader := cfg.get(f'{split}_dataloader'):
+            innermost(loader.dataset).update(settings)
+    if settings.get('val_fraction') and not cfg.get('val_dataloader'):
+        cfg.val_dataloader = copy.deepcopy(cfg.test_dataloader)
+        innermost(cfg.val_dataloader.dataset).split = 'val'
+        cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
+        cfg.val_cfg = dict()
+        for metric in [cfg.val_evaluator] if isinstance(cfg.val_evaluator, dict) else cfg.val_evaluator:
+            if metric['type'] == 'kgl_mm.DefectMetric':
+                metric['threshold_aim'] = 'f1'
+
+
+def without_validation(cfg: Config) -> None:
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+
+
+def innermost(dataset: ConfigDict) -> ConfigDict:
+    """The data set inside its wrappers."""
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def config_hash(cfg: Config) -> str:
+    """Twelve hex digits that two configs share if and only if they compute the same thing."""
+    facts = {key: value for key, value in cfg.to_dict().items() if key not in _RUN_ONLY}
+    facts.get('default_hooks', {}).pop('record', None)
+    for key, loader in facts.items():
+        if key.endswith('_dataloader') and loader:
+            loader = dict(loader, dataset=_without(loader['dataset'], 'cache', 'data_root'))
+            facts[key] = _without(loader, 'num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _without(settings: dict, *keys: str) -> dict:
+    return {key: value for key, value in settings.items() if key not in keys}

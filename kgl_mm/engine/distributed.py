@@ -1,0 +1,43 @@
+"""Several processes with or without GPUs, which mmengine's own start cannot do on the CPU."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+
+from kgl_mm.errors import UsageError
+
+
+@contextmanager
+def process_group(cfg: Config, launcher: str) -> Iterator[None]:
+    """Prepare ``cfg`` for the launcher, and leave the process group in order at the end."""
+    cfg.launcher = launcher
+    if launcher == 'none':
+        yield
+        return
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise UsageError('--launcher pytorch needs to be started by torchrun: use tools/dist_train.sh CONFIG GPUS')
+    local = int(os.environ.get('LOCAL_RANK', 0))
+    if torch.cuda.is_available():
+        if local >= torch.cuda.device_count():
+            raise UsageError(f'process {local} has no GPU: there are {torch.cuda.device_count()}, so start that many')
+    elif launcher == 'pytorch':
+        # Runner skips its own start, which would select a CUDA device, where a group is there already
+        dist.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+    try:
+        yield
+    except BaseException:
+        # the others may wait for this process in a collective call: it must not wait for them in turn
+        raise
+    else:
+        dist.barrier()
+        dist.destroy_process_group()

@@ -1,0 +1,3 @@
+from .slim_vgg import SlimVGG
+
+__all__ = ['SlimVGG']

@@ -1,0 +1,3 @@
+from .global_pooling import GlobalPooling
+
+__all__ = ['GlobalPooling']

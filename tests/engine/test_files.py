@@ -1,0 +1,79 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from mmengine.fileio import get_file_backend
+
+from kgl_mm.engine.files import read_json, write_atomically, write_json
+
+
+def test_write_replaces_whole_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / 'deep' / 'file'
+    write_atomically(path, b'old')
+    write_atomically(path, b'new')
+    assert path.read_bytes() == b'new'
+    assert [p.name for p in path.parent.iterdir()] == ['file']
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / 'file'
+    write_atomically(path, b'old')
+    monkeypatch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+    with pytest.raises(OSError, match='No space'):
+        write_atomically(path, b'new')
+    assert path.read_bytes() == b'old'
+    assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_json_round_trip_and_absence(tmp_path):
+    assert read_json(tmp_path / 'a.json') == {}
+    write_json(tmp_path / 'a.json', {'b': [1, 2.5, None]})
+    assert read_json(tmp_path / 'a.json') == {'b': [1, 2.5, None]}
+
+
+def test_removals_wait_for_the_end_of_the_block_and_are_dropped_after_an_error(tmp_path):
+    backend = get_file_backend(backend_args=dict(backend='kgl_atomic'))
+    path = tmp_path / 'file'
+    path.write_text('x')
+
+    def fails_after_a_removal():
+        with backend.removals_last():
+            backend.remove(path)
+            backend.get(tmp_path / 'absent')
+
+    with pytest.raises(FileNotFoundError):
+        fails_after_a_removal()
+    assert path.exists()
+    with backend.removals_last():
+        with backend.removals_last():
+            backend.remove(path)
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_kill_during_writes_leaves_one_whole_version(tmp_path):
+    """A process that writes two versions in turn is killed at ten moments; the file is always one of the two."""
+    path = tmp_path / 'file'
+    code = (
+        'import sys\n'
+        'from kgl_mm.engine.files import write_atomically\n'
+        'write_atomically(sys.argv[1], b"a" * 3_000_000)\n'
+        'print("ready", flush=True)\n'
+        'while True:\n'
+        '    for letter in (b"b", b"a"):\n'
+        '        write_atomically(sys.argv[1], letter * 3_000_000)\n'
+    )
+    process = subprocess.Popen([sys.executable, '-c', code, str(path)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    for _ in range(10):
+        for _ in range(20):
+            content = path.read_bytes()
+            assert len(content) == 3_000_000
+            assert len(set(content[::1000])) == 1
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    content = path.read_bytes()
+    assert len(content) == 3_000_000
+    assert set(content) in ({ord('a')}, {ord('b')})

@@ -1,0 +1,104 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+CONFIG = """
+_base_ = {base!r}
+data_preprocessor = dict(mean=[127.5] * 3, std=[64.0] * 3, to_rgb=True)
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='kgl_mm.SlimVGG', channels=(4, 8), norm_cfg={norm}),
+    neck=dict(type='kgl_mm.GlobalPooling', mode='max_avg'),
+    head=dict(type='StackedLinearClsHead', num_classes=2, in_channels=16, mid_channels=[8], dropout_rate={dropout},
+              topk=(1,)),
+)
+load = [dict(type='LoadImageFromFile'), dict(type='kgl_mm.LoadMask'), dict(type='Resize', scale=(32, 64))]
+augment = [dict(type='RandomFlip', prob=0.5), dict(type='ColorJitter', brightness=0.3, contrast=0.3)]
+pack = [dict(type='kgl_mm.PackDefect')]
+data = dict(type='kgl_mm.KolektorSDD', data_root={data_root!r}, fold=0)
+train_dataloader = dict(
+    batch_size=4, num_workers=0, sampler=dict(type='kgl_mm.BalancedSampler'),
+    dataset=dict(**data, split='train', pipeline=[*load, *augment, *pack]))
+test_dataloader = dict(
+    batch_size=5, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(**data, split='test', pipeline=[*load, *pack]))
+test_evaluator = dict(type='kgl_mm.DefectMetric')
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.02, momentum=0.9))
+param_scheduler = [dict(type='CosineAnnealingLR', T_max=3, by_epoch=True)]
+train_cfg = dict(by_epoch=True, max_epochs=3)
+test_cfg = dict()
+"""
+
+
+@pytest.fixture(scope='session')
+def surfaces(tmp_path_factory):
+    """A small data set in the layout of KolektorSDD: noise, with a dark stroke on one part in three."""
+    root = tmp_path_factory.mktemp('data') / 'KolektorSDD'
+    random = np.random.default_rng(0)
+    for unit in range(1, 51):
+        folder = root / f'kos{unit:02d}'
+        folder.mkdir(parents=True)
+        for part in range(3):
+            image = random.integers(90, 160, (64, 32), np.uint8)
+            mask = np.zeros_like(image)
+            if part == unit % 3 and unit % 2:
+                row = int(random.integers(8, 56))
+                cv2.line(mask, (4, row), (28, row + 4), 255, 2)
+                image[mask > 0] //= 3
+            cv2.imwrite(str(folder / f'Part{part}.png'), image)
+            cv2.imwrite(str(folder / f'Part{part}_label.bmp'), mask)
+    return root
+
+
+@pytest.fixture
+def write_config(tmp_path, surfaces):
+    """A function that writes a small config and gives its path."""
+
+    def write(name='tiny.py', norm="dict(type='BN')", dropout=0.3, extra=''):
+        base = str(REPOSITORY / 'configs/_base_/default_runtime.py')
+        path = tmp_path / name
+        text = CONFIG.format(base=base, norm=norm, dropout=dropout, data_root=str(surfaces))
+        path.write_text(text + extra)
+        return path
+
+    return write
+
+
+def tool_environment(EXTRA_PATH='', **more):  # noqa: N803
+    """The environment of a tool: this checkout, whatever family of mm packages the tests run with, one thread."""
+    paths = [EXTRA_PATH, os.environ.get('PYTHONPATH'), str(REPOSITORY)]
+    path = os.pathsep.join(filter(None, paths))
+    return dict(os.environ, PYTHONPATH=path, PYTHON=sys.executable, OMP_NUM_THREADS='1', **more)
+
+
+@pytest.fixture
+def environment():
+    return tool_environment()
+
+
+@pytest.fixture
+def tool(tmp_path):
+    """A function that runs a tool of the project as a user would, in an empty directory."""
+
+    def run(*words, check=True, env=None, cwd=None, **kwargs):
+        command = [str(word) for word in words]
+        if command[0].endswith('.py'):
+            command = [sys.executable, str(REPOSITORY / 'tools' / command[0]), *command[1:]]
+        elif command[0].endswith('.sh'):
+            command = ['bash', str(REPOSITORY / 'tools' / command[0]), *command[1:]]
+        environment = tool_environment(**(env or {}))
+        result = subprocess.run(
+            command, cwd=cwd or tmp_path, env=environment, text=True, capture_output=True, check=False, **kwargs
+        )
+        if check and result.returncode:
+            raise AssertionError(f'{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}')
+        return result
+
+    return run

@@ -1,0 +1,145 @@
+"""The tools as a user calls them: what they leave behind, and what they say when something is wrong."""
+
+import json
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """A function that runs a tool inside this process, which is quick, and gives its status and what it said."""
+
+    def run(name, *words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')  # put back at the end, whatever the tool sets
+        monkeypatch.setattr(CheckpointLoader, '_schemes', OrderedDict(CheckpointLoader._schemes))
+        monkeypatch.setattr(sys, 'argv', [name, *words])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(REPOSITORY / 'tools' / name), run_name='__main__')
+        return stop.value.code, capsys.readouterr().err
+
+    return run
+
+
+def test_train_and_test_agree_and_leave_everything_in_its_place(tool, write_config, tmp_path):
+    config = write_config()
+    tool('train.py', config)
+    work_dir = tmp_path / 'work_dirs/tiny'
+    names = {str(path.relative_to(work_dir)) for path in work_dir.rglob('*') if path.is_file()}
+    assert {'state.json', 'metrics.json', 'stage1/epoch_3.pth', 'stage1/test.png', 'stage1/test_scores.csv'} <= names
+    assert 'stage1/epoch_1.pth' not in names  # two are kept
+    facts = json.loads((work_dir / 'metrics.json').read_text())['stage1']['test']
+    assert {'AP', 'AUROC', 'num_images', 'seed', 'config', 'versions'} <= set(facts)
+    tool('test.py', config, work_dir / 'stage1/epoch_3.pth', '--work-dir', 'other')
+    again = json.loads((tmp_path / 'other/metrics.json').read_text())['stage1']['test']
+    assert {k: v for k, v in again.items() if k != 'config'} == {k: v for k, v in facts.items() if k != 'config'}
+    torch.load(work_dir / 'stage1/epoch_3.pth', weights_only=True)
+
+
+def test_threshold_of_the_validation_part_travels_with_the_weights(tool, write_config, tmp_path):
+    config = write_config()
+    tool('train.py', config, '--work-dir', 'a', '--data-options', 'val_fraction=0.3')
+    metrics = json.loads((tmp_path / 'a/metrics.json').read_text())['stage1']
+    chosen = metrics['val']['chosen_threshold']
+    assert metrics['test']['threshold'] == chosen
+    tool('test.py', config, 'a/stage1', '--work-dir', 'b')
+    assert json.loads((tmp_path / 'b/metrics.json').read_text())['stage1']['test']['threshold'] == chosen
+    tool('train.py', config, '--work-dir', 'c', '--data-options', 'val_fraction=0.3', '--no-validate')
+    metrics = json.loads((tmp_path / 'c/metrics.json').read_text())['stage1']
+    assert list(metrics) == ['test']
+    assert metrics['test']['threshold'] == 0.5
+
+
+def test_bfloat16_and_best_checkpoint(tool, write_config, tmp_path):
+    config = write_config(extra="default_hooks = dict(checkpoint=dict(save_best='AP', rule='greater'))\n")
+    tool('train.py', config, '--amp', '--work-dir', 'a', '--data-options', 'val_fraction=0.3')
+    (best,) = (tmp_path / 'a/stage1').glob('best_AP_epoch_*.pth')
+    assert (
+        json.loads((tmp_path / 'a/state.json').read_text())['stages']['stage1']['checkpoint'] == f'stage1/{best.name}'
+    )
+
+
+def test_stages_run_in_order_and_only_what_is_missing_is_done(tool, write_config, tmp_path):
+    stages = "stages = [dict(name='stage1', cfg=dict(train_cfg=dict(max_epochs=1))), dict(name='stage2', cfg=dict())]\n"
+    config = write_config(extra=stages)
+    tool('train.py', config, '--work-dir', 'a')
+    assert list(json.loads((tmp_path / 'a/metrics.json').read_text())) == ['stage1', 'stage2']
+    assert (tmp_path / 'a/stage1/epoch_1.pth').exists()
+    assert (tmp_path / 'a/stage2/epoch_3.pth').exists()
+    state = json.loads((tmp_path / 'a/state.json').read_text())
+    del state['stages']['stage2']
+    (tmp_path / 'a/state.json').write_text(json.dumps(state))
+    before = (tmp_path / 'a/stage1/epoch_1.pth').stat().st_mtime_ns
+    result = tool('train.py', config, '--work-dir', 'a', '--resume')
+    assert 'stage1 is done already' in result.stdout + result.stderr
+    assert (tmp_path / 'a/stage1/epoch_1.pth').stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ('words', 'sentence'),
+    [
+        (['train.py', 'absent.py'], 'absent.py: no such config'),
+        (['train.py', 'broken.py'], 'not a valid config'),
+        (['train.py', 'tiny.py', '--data', 'absent'], '--data absent: no such folder'),
+        (['train.py', 'tiny.py', '--data-options', 'fold'], 'not of the form KEY=VALUE'),
+        (['train.py', 'tiny.py', '--data-options', 'fold=7'], 'fold'),
+        (['train.py', 'tiny.py', '--data-options', 'colour=7'], 'colour'),
+        (['train.py', 'tiny.py', '--cfg-options', 'model.backbone.type=NoSuchNet'], 'NoSuchNet'),
+        (['train.py', 'tiny.py', '--device', 'tpu'], '--device tpu'),
+        (['train.py', 'tiny.py', '--device', 'cuda:77'], 'CUDA devices'),
+        (['train.py', 'tiny.py', '--launcher', 'pytorch'], 'dist_train.sh'),
+        (['train.py', 'tiny.py', '--resume', 'absent.pth'], 'absent.pth: no such checkpoint'),
+        (['test.py', 'tiny.py', 'absent.pth'], 'absent.pth: no such checkpoint'),
+        (['test.py', 'tiny.py', 'text.pth'], 'text.pth: not a checkpoint'),
+    ],
+)
+def test_bad_input_gets_one_sentence(run_here, write_config, tmp_path, words, sentence):
+    write_config()
+    (tmp_path / 'broken.py').write_text('model = dict(')
+    (tmp_path / 'text.pth').write_text('hello')
+    status, errors = run_here(*words)
+    assert status == 2
+    (error,) = [line for line in errors.splitlines() if line.startswith('error: ')]
+    assert sentence in error
+    assert 'Traceback' not in errors
+
+
+def test_dist_scripts_want_a_number_of_processes(tool, write_config):
+    result = tool('dist_train.sh', write_config(), check=False)
+    assert result.returncode == 2
+    assert 'number of processes' in result.stderr
+
+
+def test_interrupt_names_the_checkpoint(write_config, tmp_path, environment):
+    config = write_config(extra='train_cfg = dict(by_epoch=True, max_epochs=1000)\n')
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / 'tools/train.py'), str(config), '--work-dir', 'a'],
+        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / 'a/stage1/last_checkpoint').exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert '--resume goes on from a/stage1/epoch_' in errors
+    assert 'Traceback' not in errors
+
+
+def test_repository_configs_are_found_from_any_directory(run_here, tmp_path):
+    status, errors = run_here('train.py', 'configs/vgg16_ksdd.py', '--data', str(tmp_path))
+    assert status == 2
+    assert 'kolektorsdd' in errors.lower()  # the config was found, the data set was not

@@ -1,0 +1,18 @@
+"""Test a checkpoint on the test part of a config's data set."""
+
+from kgl_mm.apis import cli
+
+
+def main() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument('checkpoint', help="a checkpoint, or a stage's directory for its newest one")
+    args = parser.parse_args()
+    cfg = cli.configure(args)
+
+    from kgl_mm.apis.evaluate import evaluate
+
+    evaluate(cfg, args.checkpoint, launcher=args.launcher)
+
+
+if __name__ == '__main__':
+    cli.run(main)

@@ -1,0 +1,27 @@
+"""Train all stages of a config, test them, and say what came out and where it is."""
+
+from kgl_mm.apis import cli
+
+
+def main() -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const=True,
+        default=False,
+        metavar='CHECKPOINT',
+        help='go on where the run was stopped (or from this checkpoint of it)',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision; bfloat16 on the CPU')
+    parser.add_argument('--no-validate', action='store_true', help='leave validation out')
+    args = parser.parse_args()
+    cfg = cli.configure(args)
+
+    from kgl_mm.apis.train import train
+
+    train(cfg, resume=args.resume, amp=args.amp, validate=not args.no_validate, launcher=args.launcher)
+
+
+if __name__ == '__main__':
+    cli.run(main)
