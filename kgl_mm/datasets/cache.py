@@ -3,8 +3,8 @@
 import ast
 import copy
 import hashlib
+import logging
 import math
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +55,7 @@ class PipelineCache:
                 f'Nothing is cached: the pipeline begins with {type(self.rest[0]).__name__}, which is none of '
                 f'{", ".join(sorted(DETERMINISTIC))}.',
                 logger='current',
-                level='WARNING',
+                level=logging.WARNING,
             )
 
     def __call__(self, data_info: dict) -> dict | None:
@@ -69,7 +69,7 @@ class PipelineCache:
             results = self._run(dict(inputs))
             if results is None:
                 return None
-            added = {name: value for name, value in results.items() if value is not inputs.get(name, results)}
+            added = {name: value for name, value in results.items() if name not in inputs or value is not inputs[name]}
             self._store.put(key, added)
         return data_info | added
 
@@ -155,8 +155,9 @@ def _is_deterministic(transform: object) -> bool:
 def _identity(path: str | None) -> tuple[str, int, int] | None:
     if path is None:
         return None
-    status = os.stat(path)
-    return os.path.abspath(path), status.st_size, status.st_mtime_ns
+    path = Path(path).absolute()
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns
 
 
 def _is_literal(value: object) -> bool:

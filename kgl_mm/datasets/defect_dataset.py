@@ -120,7 +120,7 @@ class DefectDataset(BaseDataset):
                     return self.pipeline(info)
                 results = self._cache(info)
                 for transform in self._cache.rest:
-                    results = transform(results)
+                    results = results and transform(results)
                 return results
         except UsageError:
             raise

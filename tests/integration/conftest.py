@@ -14,7 +14,7 @@ _base_ = {base!r}
 data_preprocessor = dict(mean=[127.5] * 3, std=[64.0] * 3, to_rgb=True)
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='kgl_mm.SlimVGG', channels=(4, 8), norm_cfg={norm}),
+    backbone=dict(type='kgl_mm.SlimVGG', channels=(4, 8), convs=(1, 1), norm_cfg={norm}),
     neck=dict(type='kgl_mm.GlobalPooling', mode='max_avg'),
     head=dict(type='StackedLinearClsHead', num_classes=2, in_channels=16, mid_channels=[8], dropout_rate={dropout},
               topk=(1,)),
