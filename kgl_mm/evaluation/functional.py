@@ -55,7 +55,7 @@ def auroc(scores, labels, weights=None) -> float:
 
 
 def bootstrap_interval(scores, labels, level=0.95, resamples=1000, seed=0) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of AP and AUROC, ``{'AP': (low, high), 'AUROC': (low, high)}``.
+    """Percentile intervals of AP and AUROC, ``{'AP': (low, high), 'AUROC': (low, high)}``, the estimates inside.
 
     Good and defective images are drawn separately, so that every resample keeps the class counts. Only the tally
     changes between resamples; the scores are sorted once.
@@ -71,8 +71,11 @@ def bootstrap_interval(scores, labels, level=0.95, resamples=1000, seed=0) -> di
         hits, alarms = (_resampled_tally(members, count, len(thresholds), rng) for members in classes)
         values.append((_average_precision(hits, alarms), _auroc(hits, alarms)))
     tails = (1 - level) / 2, (1 + level) / 2
-    ap, roc = np.quantile(np.concatenate(values, axis=1), tails, axis=1).T.tolist()
-    return {'AP': tuple(ap), 'AUROC': tuple(roc)}
+    low, high = np.quantile(np.concatenate(values, axis=1), tails, axis=1)
+    # drawing an image twice flatters AP near chance, so much that all resamples may lie above the estimate
+    estimates = average_precision(scores, labels), auroc(scores, labels)
+    low, high = np.minimum(low, estimates).tolist(), np.maximum(high, estimates).tolist()
+    return {'AP': (low[0], high[0]), 'AUROC': (low[1], high[1])}
 
 
 def at_threshold(scores, labels, threshold: float) -> dict[str, float]:

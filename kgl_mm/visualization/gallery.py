@@ -54,10 +54,10 @@ def _tile(row: dict, mask_path: str | None, colour: tuple) -> np.ndarray:
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     tile = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     if mask_path:
-        mask = (_read(mask_path, cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8)
-        # a box around what is too thin to survive the scaling
-        near = cv2.dilate(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.ones((5, 5), np.uint8))
-        mask = cv2.resize(cv2.dilate(mask, np.ones((3, 3), np.uint8)), size, interpolation=cv2.INTER_NEAREST) | near
+        marked = np.argwhere(_read(mask_path, cv2.IMREAD_GRAYSCALE) > 0)
+        spots = np.zeros(tile.shape[:2], np.uint8)
+        spots[tuple((marked * scale).astype(int).clip(0, np.array(spots.shape) - 1).T)] = 1
+        mask = cv2.dilate(spots, np.ones((5, 5), np.uint8))  # thin defects survive the scaling
         cv2.drawContours(tile, cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], -1, TRUTH, 1)
     tile = cv2.copyMakeBorder(tile, CAPTION, 0, 0, max(0, 64 - size[0]), cv2.BORDER_CONSTANT, value=colour)
     _write(tile, f'{row["score"]:.3f}', (4, CAPTION - 6), 0.5)

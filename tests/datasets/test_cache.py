@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import warnings
 from pathlib import Path
 
 import cv2
@@ -161,13 +162,16 @@ def test_runs_share_a_folder(infos, tmp_path):
     assert count.loads == 0
 
 
-def test_memory_is_filled_before_use(infos, capsys):
+@pytest.mark.parametrize(('times', 'shown'), [(40, []), (41, [205])])
+def test_memory_is_filled_before_use(infos, monkeypatch, times, shown):
+    bars = []
+    monkeypatch.setattr('kgl_mm.datasets.cache.track_iter_progress', lambda tasks: bars.append(len(tasks)) or tasks)
     cache = PipelineCache(pipeline(), 'memory')
     count = Counted(cache)
-    cache.fill(infos)
+    cache.fill(infos * times)
     cache(dict(infos[3]))
     assert count.loads == 5
-    assert capsys.readouterr().out == ''
+    assert bars == shown
 
 
 def test_only_leading_deterministic_transforms_are_taken():
@@ -307,6 +311,7 @@ def test_a_full_disk_stops_nothing(infos, tmp_path, monkeypatch):
 
 def use(folder, infos, start, failures):
     cache = PipelineCache(pipeline()[:2], folder)
+    warnings.simplefilter('error')  # what the two spoil for each other would only be warned of
     start.wait(60)
     for _ in range(20):
         for info in infos:

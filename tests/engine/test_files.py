@@ -66,7 +66,7 @@ def test_kill_during_writes_leaves_one_whole_version(tmp_path):
         '        write_atomically(sys.argv[1], letter * 3_000_000)\n'
     )
     process = subprocess.Popen([sys.executable, '-c', code, str(path)], stdout=subprocess.PIPE)
-    process.stdout.readline()
+    assert any(line == b'ready\n' for line in iter(process.stdout.readline, b''))
     for _ in range(10):
         for _ in range(20):
             content = path.read_bytes()

@@ -1,0 +1,81 @@
+import copy
+
+import pytest
+from mmengine.config import Config
+
+from kgl_mm.engine.config import config_hash, find_config, load_config, set_data, without_validation
+from kgl_mm.engine.stages import latest_checkpoint, stages_of
+from kgl_mm.errors import UsageError
+
+
+@pytest.fixture
+def cfg():
+    return load_config('vgg16_ksdd.py')
+
+
+def test_configs_are_found_by_path_and_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config('configs/vgg16_ksdd.py') == find_config('vgg16_ksdd.py')
+    (tmp_path / 'vgg16_ksdd.py').write_text('')
+    assert find_config('vgg16_ksdd.py').resolve() == tmp_path / 'vgg16_ksdd.py'  # what is here comes first
+    with pytest.raises(UsageError, match='no such config'):
+        find_config('absent.py')
+
+
+def test_settings_of_the_data_reach_all_splits_and_a_validation_part_makes_a_loop(cfg):
+    set_data(cfg, fold=2, val_fraction=0.25)
+    assert [cfg[f'{split}_dataloader'].dataset.fold for split in ('train', 'val', 'test')] == [2, 2, 2]
+    assert cfg.val_dataloader.dataset.split == 'val'
+    assert cfg.test_dataloader.dataset.split == 'test'
+    assert cfg.val_evaluator.threshold_aim == 'f1'
+    assert 'threshold_aim' not in cfg.test_evaluator
+    without_validation(cfg)
+    assert cfg.val_dataloader is None
+
+
+def test_wrapped_data_sets_are_reached(cfg):
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
+    set_data(cfg, fold=1)
+    assert cfg.train_dataloader.dataset.dataset.fold == 1
+    assert 'fold' not in cfg.train_dataloader.dataset
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'same'),
+    [
+        ('work_dir', 'elsewhere', True),
+        ('train_dataloader.num_workers', 7, True),
+        ('train_dataloader.dataset.cache', 'memory', True),
+        ('launcher', 'pytorch', True),
+        ('train_dataloader.dataset.fold', 1, False),
+        ('train_dataloader.batch_size', 7, False),
+        ('randomness.seed', 1, False),
+        ('model.neck.mode', 'max', False),
+        ('train_cfg.max_epochs', 51, False),
+    ],
+)
+def test_hash_knows_what_is_computed_and_ignores_where(cfg, key, value, same):
+    other = copy.deepcopy(cfg)
+    other.merge_from_dict({key: value})
+    assert (config_hash(other) == config_hash(cfg)) is same
+    assert config_hash(Config(cfg.to_dict())) == config_hash(cfg)
+
+
+def test_stages_are_deltas_on_the_config(cfg):
+    assert list(stages_of(cfg)) == ['stage1']
+    cfg.stages = [dict(name='a', cfg=dict(train_cfg=dict(max_epochs=1))), dict(name='b', cfg=dict())]
+    stages = stages_of(cfg)
+    assert stages['a'].train_cfg == dict(by_epoch=True, max_epochs=1)
+    assert stages['b'].train_cfg.max_epochs == cfg.train_cfg.max_epochs
+    assert 'stages' not in stages['a']
+
+
+def test_latest_checkpoint_follows_the_pointer_and_survives_a_bad_one(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for epoch in (2, 10, 9):
+        (tmp_path / f'epoch_{epoch}.pth').touch()
+    assert latest_checkpoint(tmp_path).name == 'epoch_10.pth'
+    (tmp_path / 'last_checkpoint').write_text('/moved/from/elsewhere/epoch_9.pth')
+    assert latest_checkpoint(tmp_path).name == 'epoch_9.pth'
+    (tmp_path / 'last_checkpoint').write_text('')
+    assert latest_checkpoint(tmp_path).name == 'epoch_10.pth'
