@@ -1,6 +1,8 @@
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from .seeding import SampleSeed
 from .splits import cut_by_unit, nested_order
 
 SPLITS = ('train', 'val', 'test')
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class DefectDataset(BaseDataset):
         self._sample_seed = SampleSeed()
         self._cache = None
         kwargs.setdefault('test_mode', split != 'train')
-        root = data_root or str(Path(os.environ.get('KGL_DATA_ROOT', 'data'), self.NAME))
-        super().__init__(data_root=root, data_prefix=dict(), pipeline=list(pipeline), lazy_init=True, **kwargs)
+        root = Path(data_root or Path(os.environ.get('KGL_DATA_ROOT') or 'data', self.NAME)).expanduser()
+        super().__init__(data_root=str(root), data_prefix=dict(), pipeline=list(pipeline), lazy_init=True, **kwargs)
         if cache:
             self._cache = PipelineCache(self.pipeline.transforms, cache)
         if not lazy_init:
@@ -90,7 +93,9 @@ class DefectDataset(BaseDataset):
     def full_init(self) -> None:
         super().full_init()
         if self._cache and self._cache.where == 'memory':
-            self._cache.fill([self.get_data_info(i) for i in range(len(self))])
+            infos = [self.get_data_info(i) for i in range(len(self))]
+            with _naming_broken_files(infos):
+                self._cache.fill(infos)
 
     def load_data_list(self) -> list[dict]:
         if not Path(self.data_root).is_dir():
@@ -114,22 +119,16 @@ class DefectDataset(BaseDataset):
 
     def prepare_data(self, idx: int) -> dict:
         info = self.get_data_info(idx)
-        try:
-            with self._sample_seed.of(idx):
-                if not self._cache:
-                    return self.pipeline(info)
-                results = self._cache(info)
-                for transform in self._cache.rest:
-                    results = results and transform(results)
-                return results
-        except UsageError:
-            raise
-        except Exception as error:
-            for path in filter(None, (info['img_path'], info['mask_path'])):
-                if _decode(path) is None:
-                    raise UsageError(f'{path}: cannot be read as an image') from error
-            error.add_note(f'while preparing {info["img_path"]}')
-            raise
+        with _naming_broken_files([info]), self._sample_seed.of(info['sample_idx']):
+            if not self._cache:
+                return self.pipeline(info)
+            results = self._cache(info)
+            for transform in self._cache.rest:
+                results = results and transform(results)
+            return results
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        return [self.get_data_info(idx)['gt_label']]
 
     def _cut_validation(self, samples: list[Sample]) -> list[Sample]:
         has_own = any(sample.split == 'val' for sample in samples)
@@ -158,17 +157,16 @@ class DefectDataset(BaseDataset):
     def _check(self, chosen: list[Sample], samples: list[Sample]) -> None:
         """Everything that is wrong, in one message; what may be meant as it is, as a warning."""
         faults = []
-        counts = Counter(sample.label for sample in chosen)
-        empty = [name for label, name in enumerate(self.metainfo['classes']) if not counts[label]]
-        if self.num_positives == 0:
-            empty = [name for name in empty if name == self.metainfo['classes'][0]]
-        if empty:
+        counts = Counter(sample.label for sample in samples if sample.split == self.split)
+        if empty := [name for label, name in enumerate(self.metainfo['classes']) if not counts[label]]:
             sentence = f'the {self.split} part of {self.data_root} has no image of class {", ".join(empty)}'
-            if self.split == 'train':
+            if self.split == 'train' or not chosen:
                 faults.append(sentence)
             else:
                 print_log(f'Warning: {sentence}.', logger='current', level=logging.WARNING)
-        faults += file_faults((sample.img_path, sample.mask_path) for sample in chosen)
+        # a training that ends in a test should not learn at its end what is wrong there
+        checked = samples if self.split == 'train' else chosen
+        faults += file_faults((sample.img_path, sample.mask_path) for sample in checked)
         if faults:
             number = f'{len(faults)} faults: ' if len(faults) > 1 else ''
             raise UsageError(f'{type(self).__name__}: {number}{some(faults)}')
@@ -182,6 +180,32 @@ class DefectDataset(BaseDataset):
             )
 
 
+def find_images(folder: Path) -> list[str]:
+    """All image files in a folder and those below it, in order; hidden ones are not the user's."""
+    return [
+        f'{Path(place).as_posix()}/{name}'
+        for place, _, names in sorted(os.walk(folder))
+        for name in sorted(names)
+        if name.lower().endswith(SUFFIXES) and not name.startswith('.')
+    ]
+
+
+@contextmanager
+def _naming_broken_files(infos: list[dict]) -> Iterator[None]:
+    """Turns an error that comes from a file into one that names it."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        for path in filter(None, (info[key] for info in infos for key in ('img_path', 'mask_path'))):
+            if _decode(path) is None:
+                raise UsageError(f'{path}: cannot be read as an image') from error
+        if len(infos) == 1:
+            error.add_note(f'while preparing {infos[0]["img_path"]}')
+        raise
+
+
 def read_mask(path: str | Path) -> np.ndarray:
     """A mask as H x W of 0 and 1, whatever its depth and channels."""
     mask = _decode(path)
@@ -190,6 +214,19 @@ def read_mask(path: str | Path) -> np.ndarray:
     if mask.ndim == 3:
         mask = mask[..., :3].max(axis=2)  # an alpha channel says nothing
     return (mask > 0).astype(np.uint8)
+
+
+def read_labels(pairs: Iterable[tuple[Path, Path]]) -> list[int]:
+    """1 where the mask of an (image, mask) pair is marked; all that are missing or broken are named at once."""
+    labels, faults = [], []
+    for image, mask in pairs:
+        try:
+            labels.append(int(read_mask(mask).any()))
+        except UsageError as error:
+            faults += file_faults([(image, mask)]) or [str(error)]
+    if faults:
+        raise UsageError(some(faults))
+    return labels
 
 
 def _decode(path: str | Path) -> np.ndarray | None:

@@ -12,10 +12,9 @@ from kgl_mm.errors import UsageError
 from kgl_mm.registry import DATASETS
 
 from .checks import some
-from .defect_dataset import SPLITS, DefectDataset, Sample
+from .defect_dataset import SPLITS, SUFFIXES, DefectDataset, Sample, find_images
 from .splits import cut_by_unit
 
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 MASKS = 'masks'
 
 
@@ -68,23 +67,24 @@ class DefectFolder(DefectDataset):
         given = [split for split in SPLITS if (root / split).is_dir()]
         if given and 'train' not in given:
             raise UsageError(f'{root}: has {", ".join(given)} but no train/')
+        parts = given or ['.']
         found = {}  # path inside the root -> (kind, split that its folder gives)
-        for part in [root / split for split in given] or [root]:
-            for kind in self._kinds(part):
-                for path in sorted((part / kind).rglob('*')):
-                    if path.suffix.lower() in SUFFIXES and path.is_file():
-                        found[path.relative_to(root).as_posix()] = (kind, part.name if given else None)
+        for part in parts:
+            for kind in self._kinds(root / part):
+                paths = find_images(root / part / kind)
+                found |= {self._inside(path): (kind, part if given else None) for path in paths}
         if not found:
-            raise UsageError(f'{root}: no images ({", ".join(sorted(SUFFIXES))}) in its folders')
+            raise UsageError(f'{root}: no images ({", ".join(SUFFIXES)}) in its folders')
         kinds = [self.good, *sorted({kind for kind, _ in found.values()} - {self.good})]
         if self.labels == 'kind':
             self._metainfo['classes'] = ('good', *kinds[1:])
         units = {path: self._unit_of(path) for path in found}
         splits = self._splits(found, units, given)
+        masks = self._masks({path for path, (kind, _) in found.items() if kind != self.good}, given)
         samples = []
         for path, (kind, _) in found.items():
             label = kinds.index(kind) if self.labels == 'kind' else int(kind != self.good)
-            samples.append(Sample(str(root / path), label, self._mask(path, kind), units[path], splits[path]))
+            samples.append(Sample(f'{root}/{path}', label, masks.get(path), units[path], splits[path]))
         return samples
 
     def _kinds(self, part: Path) -> list[str]:
@@ -98,22 +98,38 @@ class DefectFolder(DefectDataset):
             raise UsageError(f"{part}: no folder {self.good!r} but {there}; name the good one, such as good='ok'")
         return kinds
 
+    def _inside(self, path: str) -> str:
+        return path.removeprefix(f'{Path(self.data_root).as_posix()}/')
+
     def _unit_of(self, path: str) -> str:
-        match = self.unit.search(Path(path).stem)
+        match = self.unit.search(path.rpartition('/')[2].rpartition('.')[0])
         if not match:
             raise UsageError(f'{path}: its name does not match unit={self.unit.pattern!r}')
         return match[1] if self.unit.groups else match[0]
 
-    def _mask(self, path: str, kind: str) -> str | None:
-        """The mask stands in ``masks/KIND/`` as the image in ``KIND/``, beside ``train/`` and the like or inside."""
-        if kind == self.good:
-            return None
-        before, _, inside = f'/{path}'.partition(f'/{kind}/')
-        for part in dict.fromkeys((before, '')):
-            mask = Path(f'{self.data_root}{part}', MASKS, kind, inside).with_suffix('.png')
-            if mask.is_file():
-                return str(mask)
-        return None
+    def _masks(self, defective: set[str], given: list[str]) -> dict[str, str]:
+        """The masks of images: ``masks/KIND/`` is laid out as ``KIND/``, beside ``train/`` and the like or inside."""
+        root = Path(self.data_root)
+        there = {}
+        for part in ('', *given):
+            masks = [path for path in find_images(root / part / MASKS) if path.lower().endswith('.png')]
+            there |= {self._inside(path)[: -len('.png')]: path for path in masks}
+        if not there:
+            return {}
+        found = {}
+        for path in defective:
+            stem = path.rpartition('.')[0]
+            part, _, inside = stem.partition('/') if given else ('', '', stem)
+            for place in (f'{part}/{MASKS}/{inside}', f'{MASKS}/{inside}'):
+                if place in there:
+                    found.setdefault(path, there[place])
+        if orphans := sorted(set(there.values()) - set(found.values())):
+            print_log(
+                f'Warning: {len(orphans)} masks belong to no defective image: {some(orphans, most=3)}.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        return found
 
     def _splits(self, found: dict, units: dict, given: list[str]) -> dict[str, str]:
         """The split of every image: as its folder says, as it was drawn before, or drawn now."""
@@ -124,6 +140,13 @@ class DefectFolder(DefectDataset):
         free = [path for path in found if path not in fixed]
         splits = self._kept(file, found)
         of_unit = {units[path]: split for path, split in splits.items()}
+        if torn := sorted({units[path] for path, split in splits.items() if of_unit[units[path]] != split}):
+            print_log(
+                f'Warning: {len(torn)} units stand in more than one split of {file} ({some(torn, most=3)}); '
+                'remove it to draw a new one.',
+                logger='current',
+                level=logging.WARNING,
+            )
         new = [path for path in free if path not in splits]
         if not new:
             return splits | fixed
@@ -132,7 +155,7 @@ class DefectFolder(DefectDataset):
         shares = dict(val=0.2, test=0.2)
         shares = {split: share for split, share in shares.items() if split not in given}
         shares = dict(train=1 - sum(shares.values()), **shares)
-        kinds = sorted({kind for kind, _ in found.values()})
+        kinds = sorted({kind for kind, _ in found.values()}, key=lambda kind: (kind != self.good, kind))
         labels = [kinds.index(found[path][0]) for path in drawn]
         places = cut_by_unit([units[path] for path in drawn], labels, shares, self.seed)
         splits |= dict(zip(drawn, places, strict=True))
@@ -143,7 +166,7 @@ class DefectFolder(DefectDataset):
     def _kept(self, file: Path, found: dict) -> dict[str, str]:
         if not file.exists():
             return {}
-        with file.open(newline='', encoding='utf-8') as text:
+        with file.open(newline='', encoding='utf-8-sig', errors='surrogateescape') as text:
             rows = list(csv.DictReader(text))
         if not rows or not {'path', 'split'} <= set(rows[0]) or any(row['split'] not in SPLITS for row in rows):
             raise UsageError(f'{file}: not a table with columns path and split of {", ".join(SPLITS)}')
@@ -164,7 +187,7 @@ def _write(file: Path, rows: list[tuple[str, str, str, str]]) -> None:
     writer.writerows(sorted(rows))
     temporary = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
     try:
-        temporary.write_text(text.getvalue(), encoding='utf-8')
+        temporary.write_text(text.getvalue(), encoding='utf-8', errors='surrogateescape', newline='')
         temporary.replace(file)
     except OSError as error:
         reason = f'cannot be written ({error.strerror}); pass split_file= to keep the split elsewhere'

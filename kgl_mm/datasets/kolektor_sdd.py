@@ -1,10 +1,13 @@
-from functools import lru_cache
+import logging
 from pathlib import Path
+
+from mmengine.logging import print_log
 
 from kgl_mm.errors import UsageError
 from kgl_mm.registry import DATASETS
 
-from .defect_dataset import DefectDataset, Sample, read_mask
+from .checks import some
+from .defect_dataset import DefectDataset, Sample, read_labels
 
 _TEST_UNITS = (
     (2, 8, 9, 10, 15, 19, 21, 25, 27, 28, 30, 37, 38, 41, 43, 46, 47),
@@ -52,19 +55,25 @@ class KolektorSDD(DefectDataset):
             split = 'test' if number in _TEST_UNITS[self.fold] else 'train'
             if number not in dropped:
                 samples.append(Sample(str(image), label, str(mask), image.parent.name, split))
+        units = {sample.unit for sample in samples}
+        lacking = [
+            unit for number in range(1, 51) if number not in dropped and (unit := f'kos{number:02d}') not in units
+        ]
+        if samples and lacking:
+            print_log(
+                f'Warning: {self.data_root} has no {some(lacking)}: figures will not be those of KolektorSDD.',
+                logger='current',
+                level=logging.WARNING,
+            )
         return samples
 
 
-@lru_cache(maxsize=8)
 def find_parts(root: str) -> list[tuple[Path, Path, int]]:
     """Image, mask and label (whether the mask is marked) of each part in ``root/kosNN/``."""
-    parts = []
+    pairs = []
     for image in sorted(Path(root).glob('kos*/Part*')):
-        if image.suffix.lower() not in ('.jpg', '.png', '.bmp') or image.stem.endswith('_label'):
-            continue
-        masks = [image.with_name(f'{image.stem}_label{suffix}') for suffix in ('.bmp', '.png')]
-        mask = next((path for path in masks if path.exists()), None)
-        if mask is None:
-            raise UsageError(f'{image}: its mask {masks[0].name} is missing')
-        parts.append((image, mask, int(read_mask(mask).any())))
-    return parts
+        is_image = image.suffix.lower() in ('.jpg', '.png', '.bmp') and not image.stem.endswith('_label')
+        if is_image and image.parent.name.removeprefix('kos').isdigit():
+            masks = [image.with_name(f'{image.stem}_label{suffix}') for suffix in ('.bmp', '.png')]
+            pairs.append((image, next((mask for mask in masks if mask.exists()), masks[0])))
+    return [(*pair, label) for pair, label in zip(pairs, read_labels(pairs), strict=True)]

@@ -1,10 +1,9 @@
 from functools import lru_cache
 from pathlib import Path
 
-from kgl_mm.errors import UsageError
 from kgl_mm.registry import DATASETS
 
-from .defect_dataset import DefectDataset, Sample, read_mask
+from .defect_dataset import DefectDataset, Sample, read_labels
 
 
 @DATASETS.register_module()
@@ -28,12 +27,12 @@ class KolektorSDD2(DefectDataset):
 
 @lru_cache(maxsize=8)
 def _find(root: str) -> tuple[Sample, ...]:
-    samples = []
-    for split in ('train', 'test'):
-        # the official archive has a stray copy, '10301 (copy).png': names are digits
-        for image in sorted(path for path in Path(root, split).glob('*.png') if path.stem.isdigit()):
-            mask = image.with_name(f'{image.stem}_GT.png')
-            if not mask.exists():
-                raise UsageError(f'{image}: its mask {mask.name} is missing')
-            samples.append(Sample(str(image), int(read_mask(mask).any()), str(mask), f'{split}/{image.stem}', split))
-    return tuple(samples)
+    # the official archive has a stray copy, '10301 (copy).png': names are digits
+    images = [
+        path for split in ('train', 'test') for path in sorted(Path(root, split).glob('*.png')) if path.stem.isdigit()
+    ]
+    pairs = [(image, image.with_name(f'{image.stem}_GT.png')) for image in images]
+    return tuple(
+        Sample(str(image), label, str(mask), f'{image.parent.name}/{image.stem}', image.parent.name)
+        for (image, mask), label in zip(pairs, read_labels(pairs), strict=True)
+    )

@@ -3,7 +3,7 @@ from pathlib import Path
 from kgl_mm.errors import UsageError
 from kgl_mm.registry import DATASETS
 
-from .defect_dataset import DefectDataset, Sample
+from .defect_dataset import DefectDataset, Sample, find_images
 from .splits import cut_by_unit
 
 
@@ -45,16 +45,16 @@ class MVTecAD(DefectDataset):
         if self.labels == 'kind':
             self._metainfo['classes'] = ('good', *kinds)
         samples = [
-            Sample(str(path), 0, None, f'{split}/good/{path.stem}', split)
+            Sample(path, 0, None, f'{split}/good/{Path(path).stem}', split)
             for split in ('train', 'test')
-            for path in sorted((root / split / 'good').glob('*.png'))
+            for path in find_images(root / split / 'good')
         ]
         for label, kind in enumerate(kinds, start=1):
-            images = sorted((root / 'test' / kind).glob('*.png'))
-            units = [f'{kind}/{path.stem}' for path in images]
+            images = find_images(root / 'test' / kind)
+            units = [f'{kind}/{Path(path).stem}' for path in images]
             places = cut_by_unit(units, [label] * len(units), dict(train=0.5, test=0.5), self.seed)
             for path, unit, split in zip(images, units, places, strict=True):
-                mask = root / 'ground_truth' / kind / f'{path.stem}_mask.png'
+                mask = root / 'ground_truth' / kind / f'{Path(path).stem}_mask.png'
                 found = str(mask) if mask.exists() else None
-                samples.append(Sample(str(path), label if self.labels == 'kind' else 1, found, unit, split))
+                samples.append(Sample(path, label if self.labels == 'kind' else 1, found, unit, split))
         return samples

@@ -36,6 +36,12 @@ class SampleSeed:
     def set(self, seed: int, epoch: int) -> None:
         self._words[0], self._words[1] = seed, epoch
 
+    def __deepcopy__(self, memo: dict) -> 'SampleSeed':
+        # a copied tensor would be out of shared memory
+        copied = SampleSeed()
+        copied._words.copy_(self._words)
+        return copied
+
     @contextmanager
     def of(self, index: int) -> Iterator[None]:
         seed, epoch = self._words.tolist()

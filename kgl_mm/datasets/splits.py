@@ -9,7 +9,8 @@ import numpy as np
 def cut_by_unit(units: Sequence[str], kinds: Sequence[int], fractions: dict[str, float], seed: int) -> list[str]:
     """Give every image one of the names in ``fractions``, all images of a unit the same one, each kind in proportion.
 
-    A unit counts for its rarest kind. Each name gets at least one unit of a kind where there are enough.
+    A unit counts for its rarest kind of defect, for 0 only if all its images are good. Each name gets at least one
+    unit of a kind where there are enough.
 
     >>> cut_by_unit(['a', 'a', 'b', 'c', 'd'], [0, 1, 0, 1, 0], {'train': 0.5, 'val': 0.5}, seed=0)
     ['train', 'train', 'train', 'val', 'val']
@@ -23,7 +24,7 @@ def cut_by_unit(units: Sequence[str], kinds: Sequence[int], fractions: dict[str,
             frequency[kind] += 1
     strata = defaultdict(list)
     for unit in sorted(members):
-        strata[min(members[unit], key=lambda kind: (frequency[kind], kind))].append(unit)
+        strata[min(members[unit], key=lambda kind: (kind == 0, frequency[kind], kind))].append(unit)
     place = {}
     for kind, stratum in sorted(strata.items()):
         order = np.random.default_rng([seed, kind]).permutation(len(stratum))
