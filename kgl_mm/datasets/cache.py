@@ -16,7 +16,7 @@ import numpy as np
 import PIL
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
-from mmengine.utils import track_iter_progress
+from rich.progress import track
 
 import kgl_mm
 from kgl_mm.errors import UsageError
@@ -76,7 +76,7 @@ class PipelineCache:
     def fill(self, data_infos: Sequence[dict]) -> None:
         """Compute all that is not there yet: in the main process before workers fork, they share the memory."""
         if len(data_infos) > 200 and is_main_process():
-            data_infos = track_iter_progress(data_infos)
+            data_infos = track(data_infos, 'reading images')
         for data_info in data_infos:
             self(data_info)
 

@@ -27,7 +27,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise UsageError(f'{path}: no such file') from None
     except EOFError:
         raise UsageError(f'{path}: the file is truncated') from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UsageError(f'{path}: not a readable image file ({type(error).__name__})') from None
 
 
@@ -48,8 +48,9 @@ def _usual_size(head: bytes, tail: bytes) -> tuple[int, int] | None:
 def _any_size(file: FileIO, tail: bytes) -> tuple[int, int]:
     file.seek(0)
     with Image.open(file) as image:
-        # Only a decoder can tell a cut JPEG from one behind which a camera has put data of its own.
-        if image.format == 'JPEG' and not tail.endswith(_JPEG_END) and not _decodes(image):
+        # Only a decoder can tell a cut file from one with a camera's own data behind it, or with a wrong length in it.
+        looks_cut = dict(JPEG=not tail.endswith(_JPEG_END), BMP=_bmp_length(file) > file.seek(0, 2))
+        if looks_cut.get(image.format) and not _decodes(image):
             raise EOFError
         if image.format == 'PNG' and tail != _PNG_END:
             file.seek(0)
@@ -59,6 +60,11 @@ def _any_size(file: FileIO, tail: bytes) -> tuple[int, int]:
         # OpenCV turns a photograph upright when it decodes it; of a TIFF file, Pillow gives that size itself.
         turned = image.format != 'TIFF' and image.getexif().get(ExifTags.Base.Orientation) in _TURNED
         return (height, width) if turned else (width, height)
+
+
+def _bmp_length(file: FileIO) -> int:
+    file.seek(2)
+    return int.from_bytes(file.read(4), 'little')
 
 
 def _decodes(image: Image.Image) -> bool:

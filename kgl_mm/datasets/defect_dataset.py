@@ -76,7 +76,7 @@ class DefectDataset(BaseDataset):
         self.num_positives = num_positives
         self.val_fraction = val_fraction
         self.seed = seed
-        self._sample_seed = SampleSeed()
+        self.sample_seed = SampleSeed()
         self._cache = None
         kwargs.setdefault('test_mode', split != 'train')
         root = Path(data_root or Path(os.environ.get('KGL_DATA_ROOT') or 'data', self.NAME)).expanduser()
@@ -91,6 +91,8 @@ class DefectDataset(BaseDataset):
         raise NotImplementedError
 
     def full_init(self) -> None:
+        if self._fully_initialized:
+            return
         super().full_init()
         if self._cache and self._cache.where == 'memory':
             infos = [self.get_data_info(i) for i in range(len(self))]
@@ -115,11 +117,11 @@ class DefectDataset(BaseDataset):
 
     def set_epoch(self, seed: int, epoch: int) -> None:
         """From now on each sample draws from (seed, epoch, its index), in every worker."""
-        self._sample_seed.set(seed, epoch)
+        self.sample_seed.set(seed, epoch)
 
     def prepare_data(self, idx: int) -> dict:
         info = self.get_data_info(idx)
-        with _naming_broken_files([info]), self._sample_seed.of(info['sample_idx']):
+        with _naming_broken_files([info]), self.sample_seed.of(info['sample_idx']):
             if not self._cache:
                 return self.pipeline(info)
             results = self._cache(info)
@@ -212,7 +214,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     if mask is None:
         raise UsageError(f'{path}: cannot be read as an image')
     if mask.ndim == 3:
-        mask = mask[..., :3].max(axis=2)  # an alpha channel says nothing
+        mask = mask.max(axis=2)
     return (mask > 0).astype(np.uint8)
 
 
@@ -231,6 +233,7 @@ def read_labels(pairs: Iterable[tuple[Path, Path]]) -> list[int]:
 
 def _decode(path: str | Path) -> np.ndarray | None:
     try:
-        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        # turned upright as images are, and without an alpha channel, which says nothing
+        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     except (OSError, cv2.error):
         return None

@@ -75,7 +75,7 @@ class DefectFolder(DefectDataset):
                 found |= {self._inside(path): (kind, part if given else None) for path in paths}
         if not found:
             raise UsageError(f'{root}: no images ({", ".join(SUFFIXES)}) in its folders')
-        kinds = [self.good, *sorted({kind for kind, _ in found.values()} - {self.good})]
+        kinds = [self.good, *sorted(set().union(*(self._kinds(root / part) for part in parts)) - {self.good})]
         if self.labels == 'kind':
             self._metainfo['classes'] = ('good', *kinds[1:])
         units = {path: self._unit_of(path) for path in found}
@@ -91,7 +91,7 @@ class DefectFolder(DefectDataset):
         kinds = sorted(
             path.name
             for path in part.iterdir()
-            if path.is_dir() and path.name not in (MASKS, *SPLITS) and not path.name.startswith('.')
+            if path.is_dir() and path.name not in (MASKS, '__MACOSX', *SPLITS) and not path.name.startswith('.')
         )
         if self.good not in kinds:
             there = ', '.join(kinds) or 'no folders'
@@ -103,9 +103,10 @@ class DefectFolder(DefectDataset):
 
     def _unit_of(self, path: str) -> str:
         match = self.unit.search(path.rpartition('/')[2].rpartition('.')[0])
-        if not match:
+        unit = match and match[min(1, self.unit.groups)]
+        if not unit:
             raise UsageError(f'{path}: its name does not match unit={self.unit.pattern!r}')
-        return match[1] if self.unit.groups else match[0]
+        return unit
 
     def _masks(self, defective: set[str], given: list[str]) -> dict[str, str]:
         """The masks of images: ``masks/KIND/`` is laid out as ``KIND/``, beside ``train/`` and the like or inside."""
@@ -166,8 +167,11 @@ class DefectFolder(DefectDataset):
     def _kept(self, file: Path, found: dict) -> dict[str, str]:
         if not file.exists():
             return {}
-        with file.open(newline='', encoding='utf-8-sig', errors='surrogateescape') as text:
-            rows = list(csv.DictReader(text))
+        try:
+            with file.open(newline='', encoding='utf-8-sig', errors='surrogateescape') as text:
+                rows = list(csv.DictReader(text))
+        except OSError as error:
+            raise UsageError(f'{file}: cannot be read ({error.strerror})') from None
         if not rows or not {'path', 'split'} <= set(rows[0]) or any(row['split'] not in SPLITS for row in rows):
             raise UsageError(f'{file}: not a table with columns path and split of {", ".join(SPLITS)}')
         vanished = [row['path'] for row in rows if row['path'] not in found]

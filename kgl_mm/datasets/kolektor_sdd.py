@@ -55,10 +55,8 @@ class KolektorSDD(DefectDataset):
             split = 'test' if number in _TEST_UNITS[self.fold] else 'train'
             if number not in dropped:
                 samples.append(Sample(str(image), label, str(mask), image.parent.name, split))
-        units = {sample.unit for sample in samples}
-        lacking = [
-            unit for number in range(1, 51) if number not in dropped and (unit := f'kos{number:02d}') not in units
-        ]
+        whole = {f'kos{number:02d}' for number in range(1, 51) if number not in dropped}
+        lacking = sorted(whole - {sample.unit for sample in samples})
         if samples and lacking:
             print_log(
                 f'Warning: {self.data_root} has no {some(lacking)}: figures will not be those of KolektorSDD.',

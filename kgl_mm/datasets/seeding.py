@@ -53,8 +53,8 @@ class SampleSeed:
 
 
 def set_epoch(dataset: object, seed: int, epoch: int) -> None:
-    """Tell seed and epoch to every data set inside wrappers that wants to know."""
-    if hasattr(dataset, 'set_epoch'):
+    """Tell seed and epoch to every data set of ours inside wrappers; others may mean something else by the name."""
+    if isinstance(getattr(dataset, 'sample_seed', None), SampleSeed):
         dataset.set_epoch(seed, epoch)
     for inner in [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', [])]:
         if inner is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
-from mmengine.utils import track_iter_progress
+from rich.progress import track
 
 from kgl_mm.registry import DATASETS
 
@@ -50,7 +50,7 @@ class SyntheticSurface(DefectDataset):
 
     def _show_progress(self, plan: list) -> Iterable:
         print_log(f'Drawing {len(plan)} surfaces into {self.data_root}', logger='current')
-        return track_iter_progress(plan) if len(plan) > 500 and is_main_process() else plan
+        return track(plan, 'drawing surfaces') if len(plan) > 500 and is_main_process() else plan
 
     def find_samples(self) -> list[Sample]:
         units = json.loads(Path(self.data_root, 'settings.json').read_text())['units']

@@ -1,6 +1,7 @@
 import torch
 from mmpretrain.datasets.transforms import PackInputs
 
+from kgl_mm.errors import UsageError
 from kgl_mm.registry import TRANSFORMS
 
 
@@ -14,5 +15,10 @@ class PackDefect(PackInputs):
     def transform(self, results: dict) -> dict:
         packed = super().transform(results)
         if 'gt_seg_map' in results:
+            if results['gt_seg_map'].shape != results['img'].shape[:2]:
+                raise UsageError(
+                    f"{results['img_path']}: the pipeline gives image and mask different sizes; use mmcv's Resize, "
+                    'CenterCrop and the like, which move both, before PackDefect'
+                )
             packed['data_samples'].mask = torch.from_numpy(results['gt_seg_map'].copy())[None]
         return packed
