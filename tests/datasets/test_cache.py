@@ -165,7 +165,7 @@ def test_runs_share_a_folder(infos, tmp_path):
 @pytest.mark.parametrize(('times', 'shown'), [(40, []), (41, [205])])
 def test_memory_is_filled_before_use(infos, monkeypatch, times, shown):
     bars = []
-    monkeypatch.setattr('kgl_mm.datasets.cache.track_iter_progress', lambda tasks: bars.append(len(tasks)) or tasks)
+    monkeypatch.setattr('kgl_mm.datasets.cache.track', lambda tasks, _: bars.append(len(tasks)) or tasks)
     cache = PipelineCache(pipeline(), 'memory')
     count = Counted(cache)
     cache.fill(infos * times)
