@@ -1,5 +1,10 @@
 """Test a checkpoint on the test part of a config's data set."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout that is not installed
+
 from kgl_mm.apis import cli
 
 

@@ -1,5 +1,10 @@
 """Train all stages of a config, test them, and say what came out and where it is."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout that is not installed
+
 from kgl_mm.apis import cli
 
 

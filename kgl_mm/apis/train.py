@@ -55,9 +55,12 @@ def summary(metrics: dict, work_dir: Path) -> str:
             if 'AP' in found:
                 name = f'{stage} {split} AP'
                 interval = f' ({found["AP_low"]:.3f} to {found["AP_high"]:.3f})' if 'AP_low' in found else ''
-                lines.append(f'{name:<18} {found["AP"]:.3f}{interval}, {found["num_images"]:.0f} images')
+                lines.append(f'{name:<18} {found["AP"]:.3f}{interval}, {found["num_images"]} images')
+                kind = 'chosen on validation data' if found['threshold_calibrated'] else 'not calibrated'
+                wrong = f'{found["FP"]} false alarms, {found["FN"]} misses'
+                lines.append(f'{"":<18} {wrong} at threshold {found["threshold"]:.3f} ({kind})')
             elif 'macro_AP' in found:
-                lines.append(f'{stage} {split} macro AP {found["macro_AP"]:.3f}, {found["num_images"]:.0f} images')
+                lines.append(f'{stage} {split} macro AP {found["macro_AP"]:.3f}, {found["num_images"]} images')
     written = [path for path in sorted(work_dir.glob('*')) + sorted(work_dir.glob('*/*')) if _is_result(path)]
     return '\n'.join([*lines, 'written:', *(f'  {path}' for path in written)])
 

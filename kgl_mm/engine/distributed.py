@@ -20,10 +20,10 @@ def process_group(cfg: Config, launcher: str) -> Iterator[None]:
         return
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UsageError('--launcher pytorch needs to be started by torchrun: use tools/dist_train.sh CONFIG GPUS')
-    local = int(os.environ.get('LOCAL_RANK', 0))
     if torch.cuda.is_available():
-        if local >= torch.cuda.device_count():
-            raise UsageError(f'process {local} has no GPU: there are {torch.cuda.device_count()}, so start that many')
+        processes, gpus = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), torch.cuda.device_count()
+        if processes > gpus:
+            raise UsageError(f'{processes} processes were started, but there are {gpus} GPUs')
     elif launcher == 'pytorch':
         # Runner skips its own start, which would select a CUDA device, where a group is there already
         dist.init_process_group('gloo')
@@ -33,11 +33,7 @@ def process_group(cfg: Config, launcher: str) -> Iterator[None]:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
-    try:
-        yield
-    except BaseException:
-        # the others may wait for this process in a collective call: it must not wait for them in turn
-        raise
-    else:
-        dist.barrier()
-        dist.destroy_process_group()
+    yield
+    # not after an error: the others may then wait in another collective call, until the launcher ends them
+    dist.barrier()
+    dist.destroy_process_group()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process, master_only
-from mmengine.logging import MessageHub, print_log
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from kgl_mm.engine.checkpoint_io import use_safe_loading
@@ -127,8 +127,10 @@ def _run_stage(root: Path, name: str, cfg: Config, resume: bool) -> Path:
     runner = build_runner(cfg)
     runner.train()
     barrier()
-    hub = MessageHub.get_instance(runner.message_hub.instance_name)
-    tested = Path(hub.runtime_info.get('best_ckpt') or latest_checkpoint(folder))
+    best = runner.message_hub.runtime_info.get('best_ckpt')
+    tested = folder / Path(best).name if best else latest_checkpoint(folder)
+    if tested is None:
+        raise UsageError(f'{folder}: no checkpoint was written; let default_hooks.checkpoint save the last epoch')
     runner.load_checkpoint(str(tested))
     if cfg.get('test_dataloader'):
         runner.test()

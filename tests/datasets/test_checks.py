@@ -75,8 +75,7 @@ def test_a_damaged_header_never_ends_in_a_traceback(file):
         file.write_bytes(damaged[: chance.randrange(1, len(data))] if chance.random() < 0.3 else damaged)
         try:
             width, height = image_size(file)
-        except UsageError as error:
-            assert str(file) in str(error)
+        except UsageError:
             refused += 1
         else:
             assert width >= 0 <= height

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -178,7 +179,7 @@ def test_an_empty_part(tmp_path, make, split):
 
 def test_several_faults_in_one_message(tmp_path, make, picture):
     samples = make('train 0', 'train 1', 'train 0', 'test 1', 'test 0')
-    open(samples[0].img_path, 'w').close()
+    (tmp_path / '000.png').write_bytes(b'')
     picture(tmp_path / '001_mask.png', size=(5, 5), mark=1)
     cut = (tmp_path / '002.png').read_bytes()[:-20]
     (tmp_path / '002.png').write_bytes(cut)
@@ -195,7 +196,7 @@ def test_several_faults_in_one_message(tmp_path, make, picture):
 
 def test_many_faults_are_counted(tmp_path, usual):
     for sample in usual[:8]:
-        open(sample.img_path, 'w').close()
+        Path(sample.img_path).write_bytes(b'')
     with pytest.raises(UsageError, match=r'8 faults: .*004\.png: .*; and 3 more$'):
         Listed(tmp_path, usual)
 
@@ -272,7 +273,6 @@ def test_a_broken_file_is_named_by_the_cache(broken, tmp_path, cache):
     body[60:1200] = bytes(1140)
     path.write_bytes(body)
     with pytest.raises(UsageError, match=f'{path}: '):
-        dataset.full_init()
         dataset[3]
 
 

@@ -1,6 +1,7 @@
 """The tools as a user calls them: what they leave behind, and what they say when something is wrong."""
 
 import json
+import os
 import runpy
 import signal
 import subprocess
@@ -86,6 +87,13 @@ def test_stages_run_in_order_and_only_what_is_missing_is_done(tool, write_config
     assert (tmp_path / 'a/stage1/epoch_1.pth').stat().st_mtime_ns == before
 
 
+class Crafted:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ('touch ran',)
+
+
 @pytest.mark.parametrize(
     ('words', 'sentence'),
     [
@@ -102,17 +110,21 @@ def test_stages_run_in_order_and_only_what_is_missing_is_done(tool, write_config
         (['train.py', 'tiny.py', '--resume', 'absent.pth'], 'absent.pth: no such checkpoint'),
         (['test.py', 'tiny.py', 'absent.pth'], 'absent.pth: no such checkpoint'),
         (['test.py', 'tiny.py', 'text.pth'], 'text.pth: not a checkpoint'),
+        (['test.py', 'tiny.py', 'crafted.pth'], 'asks for code beyond tensors'),
+        (['train.py', 'tiny.py', '--cfg-options', 'load_from=crafted.pth'], 'asks for code beyond tensors'),
     ],
 )
 def test_bad_input_gets_one_sentence(run_here, write_config, tmp_path, words, sentence):
     write_config()
     (tmp_path / 'broken.py').write_text('model = dict(')
     (tmp_path / 'text.pth').write_text('hello')
+    torch.save(dict(state_dict=Crafted()), tmp_path / 'crafted.pth')
     status, errors = run_here(*words)
     assert status == 2
     (error,) = [line for line in errors.splitlines() if line.startswith('error: ')]
     assert sentence in error
     assert 'Traceback' not in errors
+    assert not (tmp_path / 'ran').exists()
 
 
 def test_dist_scripts_want_a_number_of_processes(tool, write_config):

@@ -12,6 +12,8 @@ from kgl_mm.engine.files import read_json, write_atomically, write_json
 from kgl_mm.registry import HOOKS
 from kgl_mm.visualization.gallery import draw_gallery
 
+_COUNTS = ('FP', 'FN', 'FP_at_zero_FN', 'num_images', 'num_defects', 'threshold_calibrated')
+
 
 @HOOKS.register_module()
 class RecordHook(Hook):
@@ -44,7 +46,8 @@ class RecordHook(Hook):
 
     @master_only
     def _record(self, runner, split: str, metrics: dict | None, dataloader, evaluator) -> None:
-        facts = dict(metrics or {}, seed=runner.seed, config=config_hash(runner.cfg), versions=versions())
+        facts = {key: int(value) if key in _COUNTS else value for key, value in (metrics or {}).items()}
+        facts.update(seed=runner.seed, config=config_hash(runner.cfg), versions=versions())
         path = Path(self.file or Path(runner.work_dir, 'metrics.json'))
         record = read_json(path)
         record.setdefault(self.stage, {})[split] = facts

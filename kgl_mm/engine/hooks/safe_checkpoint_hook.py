@@ -1,4 +1,4 @@
-from mmengine.dist import is_main_process
+from mmengine.dist import all_reduce_params, is_main_process
 from mmengine.hooks import CheckpointHook
 
 from kgl_mm.engine.checkpoint_io import histories_from_plain, to_plain
@@ -11,7 +11,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     A checkpoint is written to a temporary file, synced and renamed; then the pointer ``last_checkpoint``; what is
     outdated is deleted last. Files hold plain types and tensors only. An epoch that is followed by validation is
-    saved after it, so that the threshold chosen there travels with the weights it belongs to.
+    saved after it, so that the threshold chosen there travels with the weights it belongs to. Buffers, such as the
+    statistics of batch norm, are averaged over all processes before.
 
     Args:
         **kwargs: as for ``CheckpointHook``, except ``backend_args``.
@@ -95,6 +96,7 @@ class SafeCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        all_reduce_params(runner.model.buffers(), op='mean')  # nothing to do in one process
         runner.save_checkpoint(
             self.out_dir,
             name,

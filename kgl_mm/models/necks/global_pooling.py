@@ -9,7 +9,7 @@ from kgl_mm.registry import MODELS
 
 @MODELS.register_module()
 class GlobalPooling(nn.Module):
-    """Feature maps (N, C, H, W) to vectors: their mean, their maximum, or the maximum and the mean side by side (N, 2C)."""
+    """Feature maps (N, C, H, W) to vectors: mean, maximum, or the maximum and the mean side by side (N, 2C)."""
 
     def __init__(self, mode: Literal['avg', 'max', 'max_avg'] = 'avg'):
         super().__init__()

@@ -1,0 +1,129 @@
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from kgl_mm.datasets import DefectDataset, Sample
+from kgl_mm.datasets.seeding import seeded, set_epoch
+
+
+def draw():
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def state():
+    return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+
+
+class Draws(DefectDataset):
+    """Six samples that are what a transform draws for them."""
+
+    def find_samples(self):
+        return [Sample(str(i), i % 2, None, str(i), 'train') for i in range(6)]
+
+    def _check(self, chosen, samples):
+        pass
+
+
+@pytest.fixture
+def draws(tmp_path):
+    return Draws(str(tmp_path), pipeline=[lambda info: draw()])
+
+
+def epochs(dataset, number=3, **kwargs):
+    loader = DataLoader(dataset, batch_size=2, collate_fn=list, **kwargs)
+    rounds = []
+    for epoch in range(number):
+        set_epoch(dataset, 7, epoch)
+        rounds.append([drawn for batch in loader for drawn in batch])
+    return rounds
+
+
+def test_workers_change_nothing(draws):
+    expected = epochs(draws)
+    assert len({drawn for rounds in expected for drawn in rounds}) == 18
+    assert epochs(draws, num_workers=2) == expected
+    assert epochs(draws, num_workers=2, persistent_workers=True) == expected
+
+
+def test_a_subset_has_words_of_its_own(draws):
+    """They are in memory that living workers share, as those of the data set it was taken from."""
+    subset = draws.get_subset(4)
+    expected = [rounds[:4] for rounds in epochs(draws)]
+    set_epoch(draws, 1, 1)
+    assert epochs(subset, num_workers=2, persistent_workers=True) == expected
+
+
+def test_seed_epoch_and_index_all_count():
+    seen = set()
+    for words in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2**40, 0, 0)]:
+        with seeded(*words):
+            seen.add(draw())
+    assert len(seen) == 5
+
+
+def test_global_states_are_untouched(draws):
+    before = state()
+    set_epoch(draws, 0, 0)
+    first = [draws[i] for i in range(6)]
+    assert state() == before
+    draw()
+    assert [draws[i] for i in range(6)] == first
+
+
+def test_global_states_come_back_after_an_error(draws):
+    def fails(info):
+        raise RuntimeError(draw())
+
+    draws.pipeline.transforms = [fails]
+    set_epoch(draws, 0, 0)
+    before = state()
+    with pytest.raises((RuntimeError, ValueError)):
+        draws[0]
+    assert state() == before
+
+
+def test_without_an_epoch_samples_draw_from_the_global_state(draws):
+    before = state()
+    first = [draws[0] for _ in range(3)]
+    random.setstate(before[0])
+    assert [random.random() for _ in range(3)] == [python for python, _, _ in first]
+    assert len({part for drawn in first for part in drawn}) == 9
+
+
+class Foreign(Dataset):
+    """Somebody else's, whose method has the name but not the arguments."""
+
+    def set_epoch(self, epoch):
+        raise AssertionError
+
+    def __len__(self):
+        return 1
+
+
+def test_every_wrapper_passes_it_on(draws):
+    set_epoch(draws, 3, 5)
+    expected = [draws[i] for i in range(6)]
+    for wrap in (
+        lambda data: RepeatDataset(data, times=2),
+        lambda data: Subset(data, range(6)),
+        lambda data: ClassBalancedDataset(data, oversample_thr=1e-3),
+        lambda data: ConcatDataset([draws, data]),
+        lambda data: Subset(ConcatDataset([data]), range(2)),
+        lambda data: torch.utils.data.ConcatDataset([Foreign(), data]),
+    ):
+        data = copy.deepcopy(draws)
+        set_epoch(data, 0, 0)
+        assert [data[i] for i in range(6)] != expected
+        wrapped = wrap(data)
+        set_epoch(wrapped, 3, 5)
+        assert [data[i] for i in range(6)] == expected
+
+
+def test_an_index_from_the_end_is_the_same_sample(draws):
+    set_epoch(draws, 3, 5)
+    assert draws[-1] == draws[5]
