@@ -1,6 +1,7 @@
 """What can be wrong with a set of images, found before training: by headers and sizes, hashing only at the end."""
 
 import hashlib
+import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from io import FileIO
@@ -12,6 +13,7 @@ from kgl_mm.errors import UsageError
 
 _JPEG, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _PNG, _PNG_END = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR', b'IEND\xaeB`\x82'
+_BMP_INFO = b'(\0\0\0'
 _TURNED = (5, 6, 7, 8)
 
 
@@ -20,9 +22,10 @@ def image_size(path: str | Path) -> tuple[int, int]:
     try:
         with FileIO(path) as file:  # unbuffered, since most files need two small reads
             head = file.read(4096)
-            file.seek(max(0, file.seek(0, 2) - len(_PNG_END)))
+            length = file.seek(0, 2)
+            file.seek(max(0, length - len(_PNG_END)))
             tail = file.read()
-            return _usual_size(head, tail) or _any_size(file, tail)
+            return _usual_size(head, tail, length) or _any_size(file, tail)
     except FileNotFoundError:
         raise UsageError(f'{path}: no such file') from None
     except EOFError:
@@ -31,10 +34,13 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise UsageError(f'{path}: not a readable image file ({type(error).__name__})') from None
 
 
-def _usual_size(head: bytes, tail: bytes) -> tuple[int, int] | None:
-    """The size of an ordinary PNG or JPEG file, five times as fast as Pillow; None where there is more to it."""
+def _usual_size(head: bytes, tail: bytes, length: int) -> tuple[int, int] | None:
+    """The size of an ordinary PNG, BMP or JPEG file, five times as fast as Pillow; None where there is more to it."""
     if head.startswith(_PNG) and tail == _PNG_END and b'eXIf' not in head:
         return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    if head.startswith(b'BM') and head[14:18] == _BMP_INFO and int.from_bytes(head[2:6], 'little') <= length:
+        width, height = struct.unpack('<ii', head[18:26])
+        return (width, abs(height)) if width > 0 != height else None  # a negative height counts rows from the top
     if head.startswith(_JPEG) and tail.endswith(_JPEG_END) and b'Exif\0' not in head:
         start = 2
         while head[start : start + 1] == b'\xff' and start + 9 <= len(head):

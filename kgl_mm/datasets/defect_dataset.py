@@ -1,3 +1,4 @@
+import functools
 import logging
 import os
 from collections import Counter
@@ -20,6 +21,8 @@ from .splits import cut_by_unit, nested_order
 
 SPLITS = ('train', 'val', 'test')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+HIDDEN = ('.', '@eaDir', '__MACOSX')
+"""How names begin that notebooks, network disks and archives add."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,10 @@ class DefectDataset(BaseDataset):
         """All images of all splits, in an order that is always the same."""
         raise NotImplementedError
 
+    def group_of(self, sample: Sample) -> str:
+        """What a validation part takes whole or not at all."""
+        return sample.unit
+
     def full_init(self) -> None:
         if self._fully_initialized:
             return
@@ -104,7 +111,9 @@ class DefectDataset(BaseDataset):
             raise UsageError(f'{self.data_root}: no such folder; {self.MISSING}')
         samples = self.find_samples()
         if not samples:
-            raise UsageError(f'{self.data_root}: no images in the layout of {type(self).__name__}; {self.MISSING}')
+            there = some(sorted(path.name for path in Path(self.data_root).iterdir())) or 'nothing'
+            layout = f'no images in the layout of {type(self).__name__}'
+            raise UsageError(f'{self.data_root}: {layout}; {self.MISSING} (the folder holds {there})')
         samples = self._cut_validation(samples)
         chosen = [sample for sample in samples if sample.split == self.split]
         if self.split == 'train' and self.num_positives is not None:
@@ -143,7 +152,7 @@ class DefectDataset(BaseDataset):
             return samples
         train = [sample for sample in samples if sample.split == 'train']
         shares = dict(train=1 - self.val_fraction, val=self.val_fraction)
-        places = cut_by_unit([s.unit for s in train], [s.label for s in train], shares, self.seed)
+        places = cut_by_unit([self.group_of(s) for s in train], [s.label for s in train], shares, self.seed)
         cut = [replace(sample, split=place) for sample, place in zip(train, places, strict=True)]
         return cut + [sample for sample in samples if sample.split == 'test']
 
@@ -187,8 +196,9 @@ def find_images(folder: Path) -> list[str]:
     return [
         f'{Path(place).as_posix()}/{name}'
         for place, _, names in sorted(os.walk(folder))
+        if not any(part.startswith(HIDDEN) for part in Path(place).relative_to(folder).parts)
         for name in sorted(names)
-        if name.lower().endswith(SUFFIXES) and not name.startswith('.')
+        if name.lower().endswith(SUFFIXES) and not name.startswith(HIDDEN)
     ]
 
 
@@ -218,13 +228,19 @@ def read_mask(path: str | Path) -> np.ndarray:
     return (mask > 0).astype(np.uint8)
 
 
+@functools.cache  # each split of a data set asks for all
+def _is_marked(mask: Path, size: int, mtime: int) -> int:
+    return int(read_mask(mask).any())
+
+
 def read_labels(pairs: Iterable[tuple[Path, Path]]) -> list[int]:
     """1 where the mask of an (image, mask) pair is marked; all that are missing or broken are named at once."""
     labels, faults = [], []
     for image, mask in pairs:
         try:
-            labels.append(int(read_mask(mask).any()))
-        except UsageError as error:
+            status = mask.stat()
+            labels.append(_is_marked(mask, status.st_size, status.st_mtime_ns))
+        except (UsageError, OSError) as error:
             faults += file_faults([(image, mask)]) or [str(error)]
     if faults:
         raise UsageError(some(faults))

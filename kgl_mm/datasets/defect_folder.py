@@ -12,7 +12,7 @@ from kgl_mm.errors import UsageError
 from kgl_mm.registry import DATASETS
 
 from .checks import some
-from .defect_dataset import SPLITS, SUFFIXES, DefectDataset, Sample, find_images
+from .defect_dataset import HIDDEN, SPLITS, SUFFIXES, DefectDataset, Sample, find_images
 from .splits import cut_by_unit
 
 MASKS = 'masks'
@@ -91,7 +91,7 @@ class DefectFolder(DefectDataset):
         kinds = sorted(
             path.name
             for path in part.iterdir()
-            if path.is_dir() and path.name not in (MASKS, '__MACOSX', *SPLITS) and not path.name.startswith('.')
+            if path.is_dir() and path.name not in (MASKS, *SPLITS) and not path.name.startswith(HIDDEN)
         )
         if self.good not in kinds:
             there = ', '.join(kinds) or 'no folders'

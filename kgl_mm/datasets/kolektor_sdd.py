@@ -15,6 +15,7 @@ _TEST_UNITS = (
     (5, 7, 12, 13, 14, 16, 18, 20, 23, 26, 33, 34, 35, 45, 49, 50),
 )
 # Units that are byte for byte a unit of the test part: they are dropped from training in a clean fold.
+_SAME = dict(kos26='kos01', kos34='kos27')
 _TWINS_OF_TEST = ((34,), (26,), (1, 27))
 
 
@@ -40,12 +41,15 @@ class KolektorSDD(DefectDataset):
 
     def __init__(self, data_root: str | None = None, fold: int = 0, protocol: str = 'official', **kwargs) -> None:
         if fold not in (0, 1, 2):
-            raise UsageError(f'fold={fold}: not one of 0, 1, 2')
+            raise UsageError(f'fold={fold!r}: not one of 0, 1, 2')
         if protocol not in ('official', 'clean'):
             raise UsageError(f"protocol={protocol!r}: not one of 'official', 'clean'")
         self.fold = fold
         self.protocol = protocol
         super().__init__(data_root, **kwargs)
+
+    def group_of(self, sample: Sample) -> str:
+        return _SAME.get(sample.unit, sample.unit)
 
     def find_samples(self) -> list[Sample]:
         dropped = _TWINS_OF_TEST[self.fold] if self.protocol == 'clean' else ()

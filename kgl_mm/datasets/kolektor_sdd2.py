@@ -1,4 +1,3 @@
-from functools import lru_cache
 from pathlib import Path
 
 from kgl_mm.registry import DATASETS
@@ -22,17 +21,15 @@ class KolektorSDD2(DefectDataset):
     )
 
     def find_samples(self) -> list[Sample]:
-        return list(_find(self.data_root))
-
-
-@lru_cache(maxsize=8)
-def _find(root: str) -> tuple[Sample, ...]:
-    # the official archive has a stray copy, '10301 (copy).png': names are digits
-    images = [
-        path for split in ('train', 'test') for path in sorted(Path(root, split).glob('*.png')) if path.stem.isdigit()
-    ]
-    pairs = [(image, image.with_name(f'{image.stem}_GT.png')) for image in images]
-    return tuple(
-        Sample(str(image), label, str(mask), f'{image.parent.name}/{image.stem}', image.parent.name)
-        for (image, mask), label in zip(pairs, read_labels(pairs), strict=True)
-    )
+        # the official archive has a stray copy, '10301 (copy).png': names are digits
+        images = [
+            path
+            for split in ('train', 'test')
+            for path in sorted(Path(self.data_root, split).glob('*.png'))
+            if path.stem.isdigit()
+        ]
+        pairs = [(image, image.with_name(f'{image.stem}_GT.png')) for image in images]
+        return [
+            Sample(str(image), label, str(mask), f'{image.parent.name}/{image.stem}', image.parent.name)
+            for (image, mask), label in zip(pairs, read_labels(pairs), strict=True)
+        ]

@@ -18,6 +18,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from kgl_mm.engine.checkpoint_io import use_safe_loading
@@ -74,7 +75,23 @@ def build_runner(cfg: Config) -> Runner:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, FileNotFoundError) as error:
         raise UsageError(f'{cfg.filename or "config"}: {first_line(error)}') from error
+    _compare_classes(runner)
     return runner
+
+
+def _compare_classes(runner: Runner) -> None:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
+    for part in ('train', 'val', 'test'):
+        if not runner.cfg.get(f'{part}_dataloader'):
+            continue
+        dataset = getattr(runner, f'{part}_dataloader').dataset
+        classes = getattr(dataset, 'metainfo', {}).get('classes')
+        if classes and outputs and len(classes) != outputs:
+            raise UsageError(
+                f'the {part} data set has {len(classes)} classes ({", ".join(classes)}), the head {outputs}: '
+                f'--cfg-options model.head.num_classes={len(classes)}'
+            )
 
 
 def _begin(cfg: Config, root: Path, resume: bool) -> dict:

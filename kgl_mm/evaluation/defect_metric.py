@@ -29,7 +29,7 @@ class DefectMetric(BaseMetric):
 
     Args:
         threshold_aim: Rule of ``functional.choose_threshold``. When given, as for validation data, the threshold it
-            chooses is returned as ``chosen_threshold``.
+            chooses is returned as ``chosen_threshold``, and what is counted at a threshold is counted there.
         good: Name of the good class; the data set has one if it is the first of its ``classes``, or if it names none.
         **kwargs: Of ``BaseMetric``. Its ``collect_device`` and ``collect_dir`` matter only to samples that have no
             ``sample_idx``.
@@ -108,13 +108,18 @@ class DefectMetric(BaseMetric):
             row |= {'score': score, 'log_odds': odds}
         stored = MessageHub.get_current_instance().get_info('threshold') or {'value': 0.5, 'calibrated': False}
         defects = int(np.count_nonzero(labels))
+        one_class = defects in (0, len(labels))
+        chosen = {}
+        if self.threshold_aim is not None and not one_class:
+            chosen = {'chosen_threshold': functional.choose_threshold(scores, labels, self.threshold_aim)}
+            stored = {'value': chosen['chosen_threshold'], 'calibrated': True}
         at_threshold = {
             'threshold': stored['value'],
             'threshold_calibrated': stored['calibrated'],
             **functional.at_threshold(scores, labels, stored['value']),
             'num_defects': defects,
         }
-        if defects in (0, len(labels)):
+        if one_class:
             missing, left = ('good', 'FN, recall') if defects else ('defective', 'FP')
             _warn(f'no AP and AUROC: none of the {len(labels)} images is {missing}; left are {left} and accuracy.')
             return at_threshold
@@ -127,9 +132,7 @@ class DefectMetric(BaseMetric):
         }
         for name, (low, high) in functional.bootstrap_interval(log_odds, labels).items():
             metrics |= {f'{name}_low': low, f'{name}_high': high}
-        if self.threshold_aim is not None:
-            metrics['chosen_threshold'] = functional.choose_threshold(scores, labels, self.threshold_aim)
-        return metrics | at_threshold
+        return metrics | chosen | at_threshold
 
     def _by_class(self, probabilities, labels, classes) -> dict:
         count = probabilities.shape[1]

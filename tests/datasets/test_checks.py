@@ -135,3 +135,25 @@ def test_some():
     assert some([]) == ''
     assert some('abcde') == 'a; b; c; d; e'
     assert some('abcdefg') == 'a; b; c; d; e; and 2 more'
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'P', 'RGB', 'RGBA'])
+@pytest.mark.parametrize('from_the_top', [False, True])
+def test_a_bitmap(tmp_path, mode, from_the_top):
+    path = tmp_path / 'a.bmp'
+    Image.new(mode, (53, 37)).save(path)
+    data = bytearray(path.read_bytes())
+    if from_the_top:
+        data[22:26] = (-37).to_bytes(4, 'little', signed=True)
+    path.write_bytes(data)
+    assert image_size(path) == cv2.imread(str(path)).shape[1::-1] == (53, 37)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UsageError, match='truncated'):
+        image_size(path)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp'])
+def test_ordinary_files_need_no_pillow(tmp_path, picture, monkeypatch, suffix):
+    path = picture(tmp_path / f'a{suffix}', size=(37, 53))
+    monkeypatch.setattr(Image, 'open', None)
+    assert image_size(path) == (53, 37)

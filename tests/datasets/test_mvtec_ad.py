@@ -71,3 +71,14 @@ def test_faults(root, tmp_path):
     (root / 'nut/test/crack').mkdir()
     with pytest.raises(UsageError, match='no image of class crack'):
         MVTecAD(str(root), 'nut', labels='kind')
+
+
+@pytest.mark.parametrize('added', ['.ipynb_checkpoints/000-checkpoint.png', '@eaDir/000.png', '__MACOSX/._000.png'])
+def test_what_programs_put_beside_images_is_none(root, infos, picture, added):
+    def rows():
+        return [infos(MVTecAD(str(root), 'nut', split=split)) for split in ('train', 'test')]
+
+    before = rows()
+    for folder in ('train/good', 'test/good', 'test/scratch'):
+        picture(root / 'nut' / folder / added)
+    assert rows() == before

@@ -92,3 +92,10 @@ def test_the_order_is_of_keys_and_not_of_positions(keys, seed, random):
 @pytest.mark.parametrize('seed', range(3))
 def test_the_order_is_shuffled(seed):
     assert nested_order([f'{i:02d}' for i in range(30)], [1] * 30, seed) != list(range(30))
+
+
+def test_good_images_do_not_divide_defective_units():
+    """Three of six defective units have good images, which are rarer: still one draw of six, and not two of three."""
+    units, kinds = list('abcdefabc'), [1] * 6 + [0] * 3
+    places = cut_by_unit(units, kinds, FRACTIONS, seed=0)[:6]
+    assert [places.count(name) for name in FRACTIONS] == [4, 1, 1]

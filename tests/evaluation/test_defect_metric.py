@@ -85,15 +85,17 @@ def test_binary_results_in_an_evaluator_built_from_config():
 
 def test_stored_threshold_is_used_and_a_validation_evaluator_chooses_one(hub):
     p, labels = binary()
-    chosen = evaluate(predictions(p, labels), threshold_aim='f1')[0]['chosen_threshold']
-    hub.update_info('threshold', dict(value=chosen, aim='f1', calibrated=True))
-    result, _ = evaluate(predictions(p, labels), threshold_aim=dict(miss=0))
+    hub.update_info('threshold', dict(value=0.9, aim='f1', calibrated=True))  # that of an earlier epoch
+    result, _ = evaluate(predictions(p, labels), threshold_aim='f1')
+    chosen = result['chosen_threshold']
     assert (result['threshold'], result['threshold_calibrated']) == (chosen, 1)
     precision, recall = result['precision'], result['recall']
     assert 2 * precision * recall / (precision + recall) == pytest.approx(result['oracle_F1'])
+    result, _ = evaluate(predictions(p, labels), threshold_aim=dict(miss=0))
     hub.update_info('threshold', dict(value=result['chosen_threshold'], aim='miss', calibrated=True))
     result, _ = evaluate(predictions(p, labels))
     assert (result['FN'], result['FP']) == (0, result['FP_at_zero_FN'])
+    assert (result['threshold_calibrated'], 'chosen_threshold' in result) == (1, False)
 
 
 def test_saturated_softmax_creates_no_ties():

@@ -138,6 +138,8 @@ def test_interrupt_names_the_checkpoint(write_config, tmp_path, environment):
     process = subprocess.Popen(
         [sys.executable, str(REPOSITORY / 'tools/train.py'), str(config), '--work-dir', 'a'],
         cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        # a shell starts what runs in the background with interrupts ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not (tmp_path / 'a/stage1/last_checkpoint').exists():
