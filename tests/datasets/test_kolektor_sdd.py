@@ -132,11 +132,3 @@ def test_a_mended_mask_is_read_again(kolektor, picture, infos):
     assert count(infos(KolektorSDD(str(kolektor)))) == (66, 33)
     picture(kolektor / 'kos01/Part0_label.bmp', mark=1)
     assert count(infos(KolektorSDD(str(kolektor)))) == (66, 34)
-
-
-def test_lacking_units_are_a_warning(kolektor, warnings_of):
-    assert warnings_of(lambda: KolektorSDD(str(kolektor), fold=0, protocol='clean')) == []
-    for unit in ('kos05', 'kos34'):
-        (kolektor / unit).rename(kolektor / f'{unit} copy')
-    (message,) = warnings_of(lambda: KolektorSDD(str(kolektor), fold=0, protocol='clean'))
-    assert 'has no kos05: figures' in message  # the clean fold does without kos34

@@ -1,6 +1,7 @@
 """The tools as a user calls them: what they leave behind, and what they say when something is wrong."""
 
 import json
+import logging
 import os
 import runpy
 import signal
@@ -25,6 +26,7 @@ def run_here(tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')  # put back at the end, whatever the tool sets
         monkeypatch.setattr(CheckpointLoader, '_schemes', OrderedDict(CheckpointLoader._schemes))
+        monkeypatch.setattr(logging, 'raiseExceptions', False)  # loggers of earlier runs have lost their stream
         monkeypatch.setattr(sys, 'argv', [name, *words])
         with pytest.raises(SystemExit) as stop:
             runpy.run_path(str(REPOSITORY / 'tools' / name), run_name='__main__')

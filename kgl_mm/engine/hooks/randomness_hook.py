@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
 
 from kgl_mm.datasets.seeding import set_epoch
 from kgl_mm.registry import HOOKS
@@ -15,7 +16,8 @@ class RandomnessHook(Hook):
 
     Each sample draws from (seed, epoch, index), which the data set does once it is told seed and epoch; the model
     (dropout and the like) from (seed, iteration, rank). So the number of workers, persistent workers, a cache and a
-    resume change nothing, and the number of processes nothing but rounding and dropout.
+    resume change nothing, and the number of processes nothing but rounding and dropout. A loop that counts iterations
+    has no epochs to tell, so its samples draw from the global state, as they do without this hook.
 
     Example::
 
@@ -25,7 +27,8 @@ class RandomnessHook(Hook):
     priority = 'LOWEST'
 
     def before_train_epoch(self, runner) -> None:
-        set_epoch(runner.train_dataloader.dataset, runner.seed, runner.epoch)
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            set_epoch(runner.train_dataloader.dataset, runner.seed, runner.epoch)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         # The whole global state is set here and not once an epoch, since starting an iteration over a DataLoader
