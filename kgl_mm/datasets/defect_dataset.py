@@ -174,7 +174,7 @@ class DefectDataset(BaseDataset):
             if self.split == 'train' or not chosen:
                 faults.append(sentence)
             else:
-                print_log(f'{sentence[0].upper()}{sentence[1:]}.', logger='current', level=logging.WARNING)
+                print_log(f'Warning: {sentence}.', logger='current', level=logging.WARNING)
         # a training that ends in a test should not learn at its end what is wrong there
         checked = samples if self.split == 'train' else chosen
         faults += file_faults((sample.img_path, sample.mask_path) for sample in checked)
@@ -184,7 +184,7 @@ class DefectDataset(BaseDataset):
         if self.split == 'train' and (groups := twins([s.img_path for s in samples], [s.split for s in samples])):
             examples = some([' = '.join(group) for group in groups], most=3)
             print_log(
-                f'{len(groups)} images stand in more than one split of {self.data_root}, '
+                f'Warning: {len(groups)} images stand in more than one split of {self.data_root}, '
                 f'so figures will flatter: {examples}.',
                 logger='current',
                 level=logging.WARNING,
