@@ -63,7 +63,15 @@ class Killer(Hook):
 """
 
 
-@pytest.mark.parametrize(('workers', 'where'), [(0, 'epoch'), (2, 'write')])
+@pytest.mark.parametrize(
+    ('workers', 'where'),
+    [
+        (0, 'epoch'),
+        (2, 'write'),
+        pytest.param(0, 'write', marks=pytest.mark.slow),
+        pytest.param(2, 'epoch', marks=pytest.mark.slow),
+    ],
+)
 def test_killed_and_resumed_equals_undisturbed(tool, write_config, tmp_path, workers, where):
     (tmp_path / 'killer.py').write_text(KILLER_MODULE)
     extra = KILLER + f'train_dataloader["num_workers"] = {workers}\n'
