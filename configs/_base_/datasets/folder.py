@@ -1,31 +1,16 @@
-data_preprocessor = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-load = [dict(type='LoadImageFromFile'), dict(type='kgl_mm.LoadMask'), dict(type='Resize', scale=(512, 512))]
-flips = [dict(type='RandomFlip', prob=0.5, direction='horizontal'), dict(type='RandomFlip', prob=0.5, direction='vertical')]
-pack = [dict(type='kgl_mm.PackDefect')]
-dataset = dict(type='kgl_mm.DefectFolder', data_root='data/folder')
+_base_ = './common.py'
 
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=2,
-    persistent_workers=True,
-    dataset=dict(**dataset, split='train', pipeline=[*load, *flips, *pack]),
-    sampler=dict(type='kgl_mm.BalancedSampler'),
-)
-test_dataloader = dict(
-    batch_size=4,
-    num_workers=2,
-    persistent_workers=True,
-    dataset=dict(**dataset, split='test', pipeline=[*load, *pack]),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-)
-test_evaluator = dict(type='kgl_mm.DefectMetric')
+load = [*_base_.load, dict(type='Resize', scale=(512, 512))]
+dataset = dict(type='kgl_mm.DefectFolder', data_root='data/folder')
+train_dataloader = dict(dataset=dict(**dataset, pipeline=[*load, *_base_.flips, *_base_.pack]))
+test_dataloader = dict(dataset=dict(**dataset, pipeline=[*load, *_base_.pack]))
 
 # a folder always has a validation part: it chooses the threshold
 val_dataloader = dict(
     batch_size=4,
     num_workers=2,
     persistent_workers=True,
-    dataset=dict(**dataset, split='val', pipeline=[*load, *pack]),
+    dataset=dict(**dataset, split='val', pipeline=[*load, *_base_.pack]),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 val_evaluator = dict(type='kgl_mm.DefectMetric', threshold_aim='f1')

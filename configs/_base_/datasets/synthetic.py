@@ -1,8 +1,7 @@
 # Drawn on first use into data/synthetic_surface: 400 training images, of which few defective ones are used, and 240 test images.
+_base_ = './common.py'
+
 data_preprocessor = dict(mean=[125.0] * 3, std=[25.0] * 3, to_rgb=True)
-load = [dict(type='LoadImageFromFile'), dict(type='kgl_mm.LoadMask')]
-flips = [dict(type='RandomFlip', prob=0.5, direction='horizontal'), dict(type='RandomFlip', prob=0.5, direction='vertical')]
-pack = [dict(type='kgl_mm.PackDefect')]
 dataset = dict(
     type='kgl_mm.SyntheticSurface',
     size=(64, 128),
@@ -11,17 +10,10 @@ dataset = dict(
     difficulty=0.2,
     cache='memory',
 )
-
+loader = dict(num_workers=0, persistent_workers=False)
 train_dataloader = dict(
+    **loader,
     batch_size=8,
-    num_workers=0,
-    dataset=dict(**dataset, split='train', num_positives=20, pipeline=[*load, *flips, *pack]),
-    sampler=dict(type='kgl_mm.BalancedSampler'),
+    dataset=dict(**dataset, num_positives=20, pipeline=[*_base_.load, *_base_.flips, *_base_.pack]),
 )
-test_dataloader = dict(
-    batch_size=16,
-    num_workers=0,
-    dataset=dict(**dataset, split='test', pipeline=[*load, *pack]),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-)
-test_evaluator = dict(type='kgl_mm.DefectMetric')
+test_dataloader = dict(**loader, batch_size=16, dataset=dict(**dataset, pipeline=[*_base_.load, *_base_.pack]))
