@@ -40,7 +40,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UsageError as error:
-        if os.environ.get('RANK', '0') == '0' or not str(error):
+        if os.environ.get('RANK', '0') == '0':
             print(f'error: {_sentence(error)}', file=sys.stderr)
         sys.exit(2)
     except ImportError as error:

@@ -7,9 +7,9 @@ from mmengine.dist import barrier, is_main_process
 
 from kgl_mm.engine.checkpoint_io import use_safe_loading
 from kgl_mm.engine.distributed import process_group
-from kgl_mm.engine.files import read_json
 from kgl_mm.engine.stages import build_runner, latest_checkpoint, stages_of
 from kgl_mm.errors import UsageError
+from kgl_mm.files import read_json
 
 from .train import summary
 

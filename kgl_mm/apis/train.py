@@ -9,6 +9,7 @@ from kgl_mm.engine.config import without_validation
 from kgl_mm.engine.distributed import process_group
 from kgl_mm.engine.stages import latest_checkpoint, run_stages, stages_of
 from kgl_mm.errors import UsageError
+from kgl_mm.files import read_json, write_atomically, write_json
 
 
 def train(
@@ -80,8 +81,6 @@ def _resume_from(cfg: Config, checkpoint: Path) -> None:
     if folder.parent != Path(cfg.work_dir).resolve() or folder.name not in names:
         places = ' or '.join(f'{cfg.work_dir}/{name}' for name in names)
         raise UsageError(f'--resume {checkpoint}: not a checkpoint of this run, whose are in {places}')
-    from kgl_mm.engine.files import read_json, write_atomically, write_json
-
     write_atomically(folder / 'last_checkpoint', str(checkpoint.resolve()).encode())
     state = read_json(Path(cfg.work_dir, 'state.json'))
     for later in names[names.index(folder.name) :]:

@@ -1,7 +1,6 @@
 import csv
 import io
 import logging
-import os
 import re
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from mmengine.dist import master_only
 from mmengine.logging import print_log
 
 from kgl_mm.errors import UsageError
+from kgl_mm.files import write_atomically
 from kgl_mm.registry import DATASETS
 
 from .checks import some
@@ -189,10 +189,8 @@ def _write(file: Path, rows: list[tuple[str, str, str, str]]) -> None:
     writer = csv.writer(text)
     writer.writerow(['path', 'kind', 'unit', 'split'])
     writer.writerows(sorted(rows))
-    temporary = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
     try:
-        temporary.write_text(text.getvalue(), encoding='utf-8', errors='surrogateescape', newline='')
-        temporary.replace(file)
+        write_atomically(file, text.getvalue().encode('utf-8', errors='surrogateescape'))
     except OSError as error:
         reason = f'cannot be written ({error.strerror}); pass split_file= to keep the split elsewhere'
         raise UsageError(f'{file}: {reason}') from None

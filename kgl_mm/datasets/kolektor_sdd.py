@@ -14,7 +14,7 @@ _TEST_UNITS = (
     (1, 3, 4, 6, 11, 17, 22, 24, 29, 31, 32, 36, 39, 40, 42, 44, 48),
     (5, 7, 12, 13, 14, 16, 18, 20, 23, 26, 33, 34, 35, 45, 49, 50),
 )
-# Units that are byte for byte a unit of the test part: they are dropped from training in a clean fold.
+# Units that are byte for byte another one, and by fold those of them that a clean fold drops from training.
 _SAME = dict(kos26='kos01', kos34='kos27')
 _TWINS_OF_TEST = ((34,), (26,), (1, 27))
 

@@ -11,6 +11,7 @@ names all of them; each is the config with its delta laid over. A config without
 """
 
 import copy
+import logging
 import os
 import time
 from pathlib import Path
@@ -23,8 +24,8 @@ from mmengine.runner import Runner
 
 from kgl_mm.engine.checkpoint_io import use_safe_loading
 from kgl_mm.engine.config import config_hash
-from kgl_mm.engine.files import read_json, write_json
 from kgl_mm.errors import UsageError, first_line
+from kgl_mm.files import read_json, write_json
 
 
 def stages_of(cfg: Config) -> dict[str, Config]:
@@ -103,7 +104,7 @@ def _begin(cfg: Config, root: Path, resume: bool) -> dict:
                 f'The config differs from the one that {root} was begun with ({fingerprint}, then {state["config"]}): '
                 'stages that are done stay as they are.',
                 logger='current',
-                level=30,
+                level=logging.WARNING,
             )
         return state
     barrier()  # every process has looked before the first one changes what is there

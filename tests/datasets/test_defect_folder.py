@@ -153,14 +153,14 @@ def test_a_split_that_cannot_be_read(root):
 
 
 def test_a_folder_that_cannot_be_written(root, load, tmp_path, monkeypatch):
-    write = Path.write_text
+    opened = Path.open
 
-    def refuse(self, *args, **kwargs):
-        if self.parent == root:
+    def refuse(self, mode='r', *args, **kwargs):
+        if self.parent == root and mode != 'r':
             raise OSError(errno.EROFS, 'Read-only file system')
-        return write(self, *args, **kwargs)
+        return opened(self, mode, *args, **kwargs)
 
-    monkeypatch.setattr(Path, 'write_text', refuse)
+    monkeypatch.setattr(Path, 'open', refuse)
     with pytest.raises(UsageError, match=r'split\.csv: cannot be written \(Read-only file system\); pass split_file='):
         DefectFolder(str(root))
     elsewhere = str(tmp_path / 'elsewhere.csv')

@@ -12,9 +12,8 @@ DATA = os.environ.get('KGL_DATA_ROOT')
 @pytest.mark.skipif(not DATA, reason='KGL_DATA_ROOT is not set')
 def test_a_reduced_training_on_a_clean_fold(tool, write_config, tmp_path):
     config = write_config()
-    size = 'load.2.scale=(128,352)'
     options = ['train_cfg.max_epochs=1', 'train_dataloader.dataset.pipeline.2.scale=(128,352)']
-    options += ['test_dataloader.dataset.pipeline.2.scale=(128,352)', size]
+    options += ['test_dataloader.dataset.pipeline.2.scale=(128,352)']
     words = [
         '--data',
         Path(DATA, 'KolektorSDD'),

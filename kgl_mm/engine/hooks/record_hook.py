@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 
 import kgl_mm
 from kgl_mm.engine.config import config_hash
-from kgl_mm.engine.files import read_json, write_atomically, write_json
+from kgl_mm.files import read_json, write_atomically, write_json
 from kgl_mm.registry import HOOKS
 from kgl_mm.visualization.gallery import draw_gallery
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from mmengine.dist import all_reduce_params, is_main_process
 from mmengine.hooks import CheckpointHook
 
@@ -31,6 +33,9 @@ class SafeCheckpointHook(CheckpointHook):
         if not runner._resume:
             runner.message_hub.runtime_info.pop('threshold', None)
         super().before_train(runner)
+        if is_main_process():
+            for left in Path(self.out_dir).glob('.*.tmp'):  # by a kill in the middle of a write
+                left.unlink()
 
     def after_train_epoch(self, runner) -> None:
         if not self._validation_follows(runner):
@@ -54,7 +59,9 @@ class SafeCheckpointHook(CheckpointHook):
             return
         done = runner.epoch  # the loop has counted this epoch already
         due = done >= self.save_begin and self.interval > 0 and (done - self.save_begin) % self.interval == 0
-        if due or (self.save_last and done == runner.max_epochs):
+        path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(done))
+        saved = self.last_ckpt == path  # together with the best one
+        if not saved and (due or (self.save_last and done == runner.max_epochs)):
             runner.logger.info(f'Saving checkpoint at {done} epochs')
             self._save_checkpoint_with_step(runner, done, dict(epoch=done, iter=runner.iter))
 

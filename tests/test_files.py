@@ -4,9 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from mmengine.fileio import get_file_backend
 
-from kgl_mm.engine.files import read_json, write_atomically, write_json
+from kgl_mm.files import read_json, write_atomically, write_json
 
 
 def test_write_replaces_whole_and_leaves_nothing_behind(tmp_path):
@@ -33,32 +32,12 @@ def test_json_round_trip_and_absence(tmp_path):
     assert read_json(tmp_path / 'a.json') == {'b': [1, 2.5, None]}
 
 
-def test_removals_wait_for_the_end_of_the_block_and_are_dropped_after_an_error(tmp_path):
-    backend = get_file_backend(backend_args=dict(backend='kgl_atomic'))
-    path = tmp_path / 'file'
-    path.write_text('x')
-
-    def fails_after_a_removal():
-        with backend.removals_last():
-            backend.remove(path)
-            backend.get(tmp_path / 'absent')
-
-    with pytest.raises(FileNotFoundError):
-        fails_after_a_removal()
-    assert path.exists()
-    with backend.removals_last():
-        with backend.removals_last():
-            backend.remove(path)
-        assert path.exists()
-    assert not path.exists()
-
-
 def test_kill_during_writes_leaves_one_whole_version(tmp_path):
     """A process that writes two versions in turn is killed at ten moments; the file is always one of the two."""
     path = tmp_path / 'file'
     code = (
         'import sys\n'
-        'from kgl_mm.engine.files import write_atomically\n'
+        'from kgl_mm.files import write_atomically\n'
         'write_atomically(sys.argv[1], b"a" * 3_000_000)\n'
         'print("ready", flush=True)\n'
         'while True:\n'

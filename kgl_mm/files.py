@@ -1,0 +1,35 @@
+"""Writes that a kill cannot leave half done."""
+
+import json
+import os
+from pathlib import Path
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write to a temporary file, sync, rename: at any moment ``path`` holds the old bytes or the new ones."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        with temporary.open('wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def write_json(path: str | Path, data: dict) -> None:
+    write_atomically(path, (json.dumps(data, indent=2, sort_keys=True) + '\n').encode())
+
+
+def read_json(path: str | Path) -> dict:
+    """An absent file is an empty record."""
+    path = Path(path)
+    return json.loads(path.read_text()) if path.exists() else {}
