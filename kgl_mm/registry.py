@@ -10,6 +10,7 @@ from mmengine.registry import METRICS as MM_METRICS
 from mmengine.registry import MODELS as MM_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MM_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MM_TRANSFORMS
+from mmengine.registry import VISUALIZERS as MM_VISUALIZERS
 from mmengine.registry import Registry
 
 
@@ -24,3 +25,5 @@ MODELS = _child('model', MM_MODELS, 'kgl_mm.models')
 HOOKS = _child('hook', MM_HOOKS, 'kgl_mm.engine')
 OPTIM_WRAPPERS = _child('optimizer wrapper', MM_OPTIM_WRAPPERS, 'kgl_mm.engine')
 METRICS = _child('metric', MM_METRICS, 'kgl_mm.evaluation.defect_metric')
+VISUALIZERS = _child('visualizer', MM_VISUALIZERS, 'kgl_mm.visualization')
+SALIENCY = Registry('saliency method', scope='kgl_mm', locations=['kgl_mm.saliency'])

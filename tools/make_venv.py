@@ -98,6 +98,8 @@ def install():
     print('make venv: installing the pinned set, about 5 GB, some minutes; log: .venv/install.log', flush=True)
     pinned = ['-c', REQUIREMENTS / 'constraints.txt']
     pip_install('installing the packages', *pinned, '-e', '.[onedl,dev]')
+    # without what they ask for: a second OpenCV would be laid over the first
+    pip_install('installing what tests compare with', *pinned, '--no-deps', '-r', REQUIREMENTS / 'compare.txt')
     damaged = subprocess.check_output([PYTHON, '-I', '-c', FIND_DAMAGED], text=True).split()
     if damaged:
         pip_install(f'repairing {", ".join(damaged)}', *pinned, '--no-deps', '--ignore-installed', *damaged)
@@ -129,7 +131,9 @@ def main(arguments):
         raise InstallError('usage: python3 tools/make_venv.py [openmmlab]')
     if not venv_is_usable():
         create_venv()
-    files = [REQUIREMENTS / f'{name}.txt' for name in ('constraints', 'runtime', 'onedl', 'openmmlab', 'dev')]
+    files = [
+        REQUIREMENTS / f'{name}.txt' for name in ('constraints', 'runtime', 'onedl', 'openmmlab', 'dev', 'compare')
+    ]
     once(VENV / 'stamp', fingerprint(ROOT / 'setup.py', *files), install)
     if arguments:
         once(VENV / 'stamp-openmmlab', fingerprint(REQUIREMENTS / 'openmmlab.txt'), install_openmmlab)

@@ -24,6 +24,6 @@ env_cfg = dict(
 randomness = dict(seed=0)
 log_level = 'INFO'
 log_processor = dict(window_size=10)
-visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+visualizer = dict(type='kgl_mm.DefectVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 load_from = None
 resume = False
