@@ -17,7 +17,6 @@ from kgl_mm.saliency.full_grad import bias_of, biased_layers
 
 from .conftest import awaken
 
-
 SWIN = dict(type='SwinTransformer', arch='tiny', img_size=64, window_size=4, pad_small_map=True)
 
 

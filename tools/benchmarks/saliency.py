@@ -4,6 +4,7 @@ All rows of a network share weights, images, batch and machine, and take turns; 
 """
 
 import argparse
+import copy
 import statistics
 import sys
 import time
@@ -89,6 +90,7 @@ def rows(model, images) -> dict[str, Callable]:
     except ImportError:
         print('grad-cam is not installed: no comparison with it')
         return result
+    model = copy.deepcopy(model)  # its hooks stay, and would slow down the others
     modules = [model.get_submodule(name) for name in layers]
     targets = [lambda logits: logits[1] - logits[0]] * len(images)
     for name, cam in (('LayerCAM', other.LayerCAM(model, modules)), ('FullGrad', other.FullGrad(model, []))):
@@ -98,9 +100,10 @@ def rows(model, images) -> dict[str, Callable]:
 
 
 def largest_difference(method: str, model, images) -> float:
-    """From grad-cam's maps, layer by layer: over several, grad-cam stretches each from its minimum, and ours does not."""
+    """From grad-cam's maps, layer by layer, since of several layers grad-cam stretches each from its minimum."""
     import pytorch_grad_cam as other
 
+    model = copy.deepcopy(model)
     targets = [lambda logits: logits[1] - logits[0]] * len(images)
     layers = choose_layers(model, images, 4) if method == 'LayerCAM' else [None]
     differences = []
@@ -108,7 +111,8 @@ def largest_difference(method: str, model, images) -> float:
         ours = LayerCAM(model, [layer]) if layer else FullGrad(model, scale='channel')
         maps = ours(images).cpu()
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-        theirs = getattr(other, method)(model, [model.get_submodule(layer)] if layer else [])(images, targets)
+        with getattr(other, method)(model, [model.get_submodule(layer)] if layer else []) as cam:
+            theirs = cam(images, targets)
         differences.append(float(((maps - low) / (high - low) - torch.from_numpy(theirs)).abs().max()))
     return max(differences)
 
