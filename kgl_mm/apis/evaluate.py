@@ -7,7 +7,7 @@ from mmengine.dist import barrier, is_main_process
 
 from kgl_mm.engine.checkpoint_io import use_safe_loading
 from kgl_mm.engine.distributed import process_group
-from kgl_mm.engine.stages import build_runner, latest_checkpoint, stages_of
+from kgl_mm.engine.stages import build_runner, find_checkpoint, record_in
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json
 
@@ -17,26 +17,17 @@ from .train import summary
 def evaluate(cfg: Config, checkpoint: str | Path, launcher: str = 'none') -> dict:
     """Test a checkpoint (or the newest one of a stage's directory) and write what was found into ``cfg.work_dir``."""
     use_safe_loading()
-    path = Path(checkpoint)
-    if path.is_dir():
-        path = latest_checkpoint(path) or path / 'epoch_*.pth'
-    if not path.is_file():
-        raise UsageError(f'{path}: no such checkpoint')
-    stages = stages_of(cfg)
-    name = path.resolve().parent.name
-    name = name if name in stages else list(stages)[-1]
-    stage = stages[name]
+    path, name, stage = find_checkpoint(cfg, checkpoint)
     if not stage.get('test_dataloader'):
         raise UsageError(f'{cfg.filename}: has no test_dataloader')
     root = Path(cfg.work_dir)
+    record_in(stage, name, root)
     stage.work_dir = str(root / name)
     stage.resume, stage.load_from = False, str(path)
     for part in ('train', 'val'):
         for field in ('dataloader', 'cfg', 'evaluator'):
             stage.pop(f'{part}_{field}', None)
     stage.optim_wrapper = stage.param_scheduler = None
-    record = dict(type='kgl_mm.RecordHook', stage=name, file=str(root / 'metrics.json'))
-    stage.merge_from_dict({'default_hooks.record': record})
     with process_group(stage, launcher):
         build_runner(stage).test()
         barrier()

@@ -10,6 +10,7 @@ from kgl_mm.engine.distributed import process_group
 from kgl_mm.engine.stages import latest_checkpoint, run_stages, stages_of
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json, write_atomically, write_json
+from kgl_mm.visualization import SHEET
 
 
 def train(
@@ -62,12 +63,13 @@ def summary(metrics: dict, work_dir: Path) -> str:
                 lines.append(f'{"":<18} {wrong} at threshold {found["threshold"]:.3f} ({kind})')
             elif 'macro_AP' in found:
                 lines.append(f'{stage} {split} macro AP {found["macro_AP"]:.3f}, {found["num_images"]} images')
-    written = [path for path in sorted(work_dir.glob('*')) + sorted(work_dir.glob('*/*')) if _is_result(path)]
+    found = (path for pattern in ('*', '*/*', f'*/*/{SHEET}') for path in sorted(work_dir.glob(pattern)))
+    written = [path for path in found if _is_result(path)]
     return '\n'.join([*lines, 'written:', *(f'  {path}' for path in written)])
 
 
 def _is_result(path: Path) -> bool:
-    if path.parent.name.startswith('previous-'):
+    if any(parent.name.startswith('previous-') for parent in path.parents):
         return False
     return path.name == 'metrics.json' or path.suffix in ('.png', '.csv', '.pth')
 

@@ -4,12 +4,19 @@ require_mm()
 
 from .atomic_backend import AtomicBackend  # noqa: E402
 from .bf16_optim_wrapper import Bf16OptimWrapper  # noqa: E402
-from .hooks import ChannelsLastHook, RandomnessHook, RecordHook, SafeCheckpointHook  # noqa: E402
+from .hooks import (  # noqa: E402
+    ChannelsLastHook,
+    PriorGenerationHook,
+    RandomnessHook,
+    RecordHook,
+    SafeCheckpointHook,
+)
 
 __all__ = [
     'AtomicBackend',
     'Bf16OptimWrapper',
     'ChannelsLastHook',
+    'PriorGenerationHook',
     'RandomnessHook',
     'RecordHook',
     'SafeCheckpointHook',

@@ -65,6 +65,25 @@ def latest_checkpoint(stage_dir: Path) -> Path | None:
     return max(found, key=lambda path: int(path.stem[6:]), default=None)
 
 
+def find_checkpoint(cfg: Config, checkpoint: str | Path) -> tuple[Path, str, Config]:
+    """A checkpoint, or the newest one of a stage's directory, with the name and the config of its stage."""
+    path = Path(checkpoint)
+    if path.is_dir():
+        path = latest_checkpoint(path) or path / 'epoch_*.pth'
+    if not path.is_file():
+        raise UsageError(f'{path}: no such checkpoint')
+    stages = stages_of(cfg)
+    name = path.resolve().parent.name
+    name = name if name in stages else list(stages)[-1]
+    return path, name, stages[name]
+
+
+def record_in(cfg: Config, name: str, root: Path) -> None:
+    """Have the metrics of a stage written into ``root``, under the hash of its config as it is now."""
+    record = dict(type='kgl_mm.RecordHook', stage=name, file=str(root / 'metrics.json'), config=config_hash(cfg))
+    cfg.merge_from_dict({'default_hooks.record': record})
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner with all its parts, so that what is wrong shows before the first step."""
     try:
@@ -137,8 +156,7 @@ def _run_stage(root: Path, name: str, cfg: Config, resume: bool) -> Path:
     folder = root / name
     cfg.work_dir = str(folder)
     cfg.experiment_name = f'{name}-{time.time_ns()}'
-    record = dict(type='kgl_mm.RecordHook', stage=name, file=str(root / 'metrics.json'))
-    cfg.merge_from_dict({'default_hooks.record': record})
+    record_in(cfg, name, root)
     checkpoint = latest_checkpoint(folder) if resume else None
     if checkpoint:
         cfg.resume, cfg.load_from = True, str(checkpoint)

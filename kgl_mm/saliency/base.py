@@ -20,8 +20,8 @@ NORMALIZE = ('max', 'evidence', None)
 class Explanation(NamedTuple):
     """Maps (B, H, W) as :attr:`SaliencyMethod.normalize` asks for, and what they explain (B,).
 
-    ``views`` are the raw maps of the images and of each flip, flipped back, (1 + F, B, H, W): how far they agree says
-    how far a map can be trusted.
+    ``views`` are the raw maps of the images and of each flip, flipped back, (1 + flips, B, H, W): how far they agree
+    says how far a map can be trusted.
     """
 
     maps: torch.Tensor
@@ -59,15 +59,26 @@ class SaliencyMethod:
         self.model = model
         self.target = target
         self.normalize = normalize
-        self.flips = tuple(flips)
+        self.flips = tuple(dict.fromkeys(flips))
         self.amp = amp
 
     def __call__(self, images: torch.Tensor, target: Target | None = None) -> torch.Tensor:
         return self.explain(images, target).maps
 
-    def explain(self, images: torch.Tensor, target: Target | None = None) -> Explanation:
-        """The maps with what they explain; ``target`` replaces the method's own for these images."""
-        return explain([self], images, target)[0]
+    def explain(self, images: torch.Tensor, target: Target | None = None, also: Sequence[str] = ()) -> Explanation:
+        """The maps with what they explain; ``target`` replaces the method's own for these images.
+
+        Views are of ``flips`` and then of those in ``also``, which are looked at and not averaged in.
+        """
+        return explain([self], images, target, also)[0]
+
+    def prepare(self, images: torch.Tensor) -> None:
+        """Choose what is left to the method by images like these, so that it does not depend on what comes first."""
+
+    def settings(self) -> dict:
+        """What shapes the maps beside the weights, in plain values."""
+        names = ('target', 'normalize', 'flips', 'amp')
+        return dict(type=type(self).__name__, **{name: _plain(getattr(self, name)) for name in names})
 
     def watch(self, run: OnePass, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         """Register what the pass shall call back; what is returned makes the raw maps of the numbers that came out."""
@@ -81,7 +92,9 @@ class SaliencyMethod:
         return maps if self.normalize == 'max' else maps * score.sigmoid().to(maps)[:, None, None]
 
 
-def explain(methods: Sequence[SaliencyMethod], images: torch.Tensor, target: Target | None = None) -> list[Explanation]:
+def explain(
+    methods: Sequence[SaliencyMethod], images: torch.Tensor, target: Target | None = None, also: Sequence[str] = ()
+) -> list[Explanation]:
     """What several methods say of the same images, from one forward and one backward pass in all.
 
     Model, target, flips and precision are those of the first method.
@@ -92,7 +105,7 @@ def explain(methods: Sequence[SaliencyMethod], images: torch.Tensor, target: Tar
     target = first.target if target is None else target
     views, scores = [[] for _ in methods], []
     with undisturbed(first.model), full_precision(images):
-        for dims in [(), *(FLIPS[flip] for flip in first.flips)]:
+        for dims in [(), *(FLIPS[flip] for flip in dict.fromkeys((*first.flips, *also)))]:
             seen = images.flip(dims) if dims else images
             with OnePass(first.model) as run:
                 results = [method.watch(run, seen) for method in methods]
@@ -100,9 +113,11 @@ def explain(methods: Sequence[SaliencyMethod], images: torch.Tensor, target: Tar
             for into, result in zip(views, results, strict=True):
                 raw = result(scores[-1])
                 into.append(raw.flip([dim - 1 for dim in dims]) if dims else raw)
-    score = torch.stack(scores).mean(0)
+    averaged = slice(1 + len(first.flips))
+    score = torch.stack(scores[averaged]).mean(0)
     stacked = [torch.stack(of_method) for of_method in views]
-    return [Explanation(m.finish(v.mean(0), score), score, v) for m, v in zip(methods, stacked, strict=True)]
+    maps = [method.finish(view[averaged].mean(0), score) for method, view in zip(methods, stacked, strict=True)]
+    return [Explanation(m, score, v) for m, v in zip(maps, stacked, strict=True)]
 
 
 def by_maximum(maps: torch.Tensor) -> torch.Tensor:
@@ -115,6 +130,14 @@ def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if tuple(maps.shape[1:]) == tuple(size):
         return maps
     return F.interpolate(maps[:, None], size=tuple(size), mode='bilinear', align_corners=False)[:, 0]
+
+
+def _plain(value):
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, tuple):
+        return list(value)
+    return value if isinstance(value, str | int | float | list | None) else getattr(value, '__qualname__', str(value))
 
 
 def _precision(amp: bool | torch.dtype, images: torch.Tensor) -> torch.dtype | None:

@@ -40,13 +40,15 @@ class CAM(SaliencyMethod):
         """The map (B, h, w), not negative, of two tensors (B, C, h, w)."""
         raise NotImplementedError
 
-    def choose(self, images: torch.Tensor) -> list[str]:
-        """The names of the layers, chosen now where that was left to the method."""
+    def prepare(self, images: torch.Tensor) -> None:
         if self.layers == 'auto':
             self.layers = choose_layers(self.model, images, self.depth)
-        return self.layers
+
+    def settings(self) -> dict:
+        return dict(super().settings(), layers=self.layers, fuse=self.fuse)
 
     def watch(self, run: OnePass, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        self.prepare(images)
         size = images.shape[2:]
         maps = {}
 
@@ -60,7 +62,7 @@ class CAM(SaliencyMethod):
             if name not in maps:  # of a layer that is used twice, the last use counts
                 maps[name] = self.layer_map(view(activation), view(gradient))
 
-        for name, module in named_layers(self.model, self.choose(images)).items():
+        for name, module in named_layers(self.model, self.layers).items():
             run.at_activation(module, lambda a, g, name=name: reduce(name, a, g))
 
         def result(_score: torch.Tensor) -> torch.Tensor:

@@ -59,6 +59,9 @@ class FullGrad(SaliencyMethod):
         self.gap: float | None = None
         """How much of the answer the terms miss, as a share of it, at the first images; None before them."""
 
+    def settings(self) -> dict:
+        return dict(super().settings(), scale=self.scale)
+
     def watch(self, run: OnePass, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         size = tuple(images.shape[2:])
         sums: dict[tuple[int, int], torch.Tensor] = {}

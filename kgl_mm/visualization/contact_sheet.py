@@ -8,6 +8,8 @@ from kgl_mm.errors import UsageError
 from ._tiles import CAPTION, GAP, PAPER, TILE, as_bgr, captioned, page, read, strip, to_tile, write
 from .overlay import overlay
 
+SHEET = 'contact_sheet.png'
+
 
 def draw_contact_sheet(rows: dict[str, list[dict]], top: float | None = None) -> bytes:
     """Rows of images and their priors under the rows' titles, and a bar of the colours, as a PNG file.

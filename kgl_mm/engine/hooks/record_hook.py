@@ -26,6 +26,7 @@ class RecordHook(Hook):
     Args:
         stage: the name under which the metrics stand.
         file: where ``metrics.json`` is; by default in the runner's work directory.
+        config: the hash of the configuration; by default that of the runner's.
 
     Example::
 
@@ -34,9 +35,10 @@ class RecordHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self, stage: str = 'stage1', file: str | None = None) -> None:
+    def __init__(self, stage: str = 'stage1', file: str | None = None, config: str | None = None) -> None:
         self.stage = stage
         self.file = file
+        self.config = config
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         self._record(runner, 'val', metrics, runner.val_dataloader, runner.val_evaluator)
@@ -47,7 +49,7 @@ class RecordHook(Hook):
     @master_only
     def _record(self, runner, split: str, metrics: dict | None, dataloader, evaluator) -> None:
         facts = {key: int(value) if key in _COUNTS else value for key, value in (metrics or {}).items()}
-        facts.update(seed=runner.seed, config=config_hash(runner.cfg), versions=versions())
+        facts.update(seed=runner.seed, config=self.config or config_hash(runner.cfg), versions=versions())
         path = Path(self.file or Path(runner.work_dir, 'metrics.json'))
         record = read_json(path)
         record.setdefault(self.stage, {})[split] = facts

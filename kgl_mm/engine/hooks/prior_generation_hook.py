@@ -1,0 +1,97 @@
+import copy
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from kgl_mm.engine.checkpoint_io import load_from_file
+from kgl_mm.engine.stages import latest_checkpoint
+from kgl_mm.errors import UsageError, first_line
+from kgl_mm.priors.generation import as_tested, generate
+from kgl_mm.priors.store import PriorStore
+from kgl_mm.registry import HOOKS, SALIENCY
+from kgl_mm.saliency import SaliencyMethod
+from kgl_mm.visualization import SHEET
+
+
+@HOOKS.register_module()
+class PriorGenerationHook(Hook):
+    """Writes the maps of the training images when the training has ended.
+
+    They come from the best checkpoint where one is kept, else from the last one, else from the weights as they are,
+    and are written as ``tools/generate_priors.py`` does it. A training that is resumed goes on with them where it was
+    stopped. The model is afterwards as it was.
+
+    Args:
+        method: the saliency method; ``model`` is added.
+        out: the folder of the store; a relative one is inside the runner's work directory.
+        pipeline: how to look at the images; by default as the test does.
+        **kwargs: as for :func:`~kgl_mm.priors.generation.generate`.
+
+    Example::
+
+        custom_hooks = [dict(type='kgl_mm.PriorGenerationHook', method=dict(type='kgl_mm.LayerCAM'))]
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(
+        self,
+        method: dict = dict(type='kgl_mm.LayerCAM', normalize='evidence'),  # noqa: B006
+        out: str = 'priors',
+        pipeline: list | None = None,
+        **kwargs,
+    ) -> None:
+        self.method = method
+        self.out = out
+        self.pipeline = pipeline
+        self.kwargs = kwargs
+
+    def after_train(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        dataset = as_tested(runner.train_dataloader.dataset, self.pipeline or test_pipeline(runner.cfg))
+        kept = copy.deepcopy(model.state_dict())
+        path = _checkpoint(runner)
+        try:
+            if path:
+                model.load_state_dict(load_from_file(str(path), map_location='cpu')['state_dict'])
+            store = PriorStore(Path(runner.work_dir, self.out))
+            generate(build_method(self.method, model), dataset, store, **self.kwargs)
+        finally:
+            model.load_state_dict(kept)
+        sheet = Path(store.root, SHEET)
+        if hasattr(runner.visualizer, 'add_contact_sheet') and sheet.exists():
+            runner.visualizer.add_contact_sheet('priors', sheet.read_bytes())
+
+
+def build_method(settings: dict, model: nn.Module) -> SaliencyMethod:
+    """A saliency method of its config, such as ``dict(type='kgl_mm.LayerCAM', flips=['h'])``, for a model."""
+    name = settings.get('type')
+    with DefaultScope.overwrite_default_scope('kgl_mm'):
+        if isinstance(name, str) and SALIENCY.get(name) is None:
+            raise UsageError(f'method {name}: not one of {", ".join(SALIENCY.module_dict)}')
+        try:
+            return SALIENCY.build(dict(settings, model=model))
+        except UsageError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f'method {name}: {first_line(error)}') from error
+
+
+def test_pipeline(cfg) -> list:
+    """The transforms of the test's data set, or of the validation's."""
+    for part in ('test', 'val'):
+        loader = cfg.get(f'{part}_dataloader')
+        while loader and 'dataset' in loader:
+            loader = loader['dataset']
+        if loader and 'pipeline' in loader:
+            return list(loader['pipeline'])
+    raise UsageError('priors: there is no pipeline of a test to look at the images with; pass pipeline=[...]')
+
+
+def _checkpoint(runner) -> Path | None:
+    best = runner.message_hub.runtime_info.get('best_ckpt')
+    found = Path(runner.work_dir, Path(best).name) if best else latest_checkpoint(Path(runner.work_dir))
+    return found if found and found.is_file() else None

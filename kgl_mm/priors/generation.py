@@ -1,0 +1,264 @@
+"""Filling a store with the maps of a data set, by any number of processes, from wherever the last attempt stopped."""
+
+import copy
+import hashlib
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.dist import barrier, get_dist_info
+from mmengine.logging import print_log
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kgl_mm.datasets.defect_dataset import read_mask
+from kgl_mm.errors import UsageError
+from kgl_mm.files import write_atomically
+from kgl_mm.saliency import SaliencyMethod
+from kgl_mm.visualization import SHEET, draw_contact_sheet
+
+from .binarize import binarize
+from .quality import quality, summary, trust, warnings_of
+from .store import PriorStore
+
+FLIPS = ('h', 'v')
+TO_DO = {'missing', 'changed', 'damaged'}
+COLUMNS = 6
+
+
+def generate(
+    method: SaliencyMethod,
+    dataset: BaseDataset,
+    store: PriorStore,
+    layer: str = 'evidence',
+    batch_size: int = 4,
+    num_workers: int = 0,
+    fraction: float = 0.5,
+    bits: int = 16,
+    flips: Sequence[str] = FLIPS,
+    threads: int = 1,
+) -> list[dict]:
+    """Write the map of every image; returns the store's entries of them, in the order of the data set.
+
+    Batches are fixed by the order of the data set and shared out among the processes, so the maps are byte for byte
+    the same whatever the number of processes and interruptions. Maps that are there and belong to their image stay,
+    those edited by hand in any case; a layer that something else wrote is refused. With each map go the hash of its
+    image, its evidence, how far it agrees with the maps of the flipped image (``trust``), and its quality where the
+    image has a mask. At the end there are one line on all of them, warnings, and a contact sheet in the store.
+
+    Args:
+        method: with a model that is ready to look, on its device.
+        dataset: as it is to be looked at: without augmentation. See :func:`as_tested`.
+        store: where to; images are named by their path inside ``dataset.data_root``.
+        layer: the layer of the store.
+        batch_size: images at once.
+        num_workers: that read images.
+        fraction: maps are kept at this share of the image's height and width.
+        bits: 8 or 16 bits a pixel.
+        flips: of ``'h'``, ``'v'``, ``'hv'``, by which trust is measured, at a pass each; none for no trust.
+        threads: of each process on a CPU. Sums depend on it in their last bits; several processes use more cores.
+    """
+    rank, world = get_dist_info()
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    paths = [info['img_path'] for info in infos]
+    keys = keys_of(paths, dataset.data_root)
+    classes = dataset.metainfo.get('classes')
+    has_good = not classes or classes[0] == 'good'
+    if not has_good and method.target == 'defect':
+        print_log(
+            f'Warning: the maps show what speaks against class 0, {classes[0]!r}: if that is no good class, '
+            "choose target='predicted'.",
+            logger='current',
+            level=logging.WARNING,
+        )
+    with _steady(threads):
+        method.prepare(_inputs(method.model, pseudo_collate([dataset[0]]))[0])
+        store.begin(layer, source_of(method, dataset), bits=bits, fraction=fraction)
+        states = [_state(store, layer, key, path) for key, path in zip(keys, paths, strict=True)]
+        barrier()  # nobody writes before all have seen the same
+        if rank == 0:
+            _say_what_is_there(store, Counter(states))
+        batches = [range(start, min(start + batch_size, len(keys))) for start in range(0, len(keys), batch_size)]
+        mine = [batch for batch in batches if any(states[i] in TO_DO for i in batch)][rank::world]
+        loader = DataLoader(dataset, batch_sampler=mine, num_workers=num_workers, collate_fn=pseudo_collate)
+        for indices, batch in zip(mine, _progress(loader) if rank == 0 else loader, strict=True):
+            images, samples = _inputs(method.model, batch)
+            found = method.explain(images, also=flips)
+            maps, evidence = found.maps.float().cpu().numpy(), found.evidence.tolist()
+            broken = [keys[index] for place, index in enumerate(indices) if not np.isfinite(maps[place]).all()]
+            if broken:
+                raise UsageError(f'{broken[0]}: its map is not finite; the training may have diverged')
+            trusts = trust(found.views.float().cpu().numpy()) if len(found.views) > 1 else None
+            for place, index in enumerate(indices):
+                if states[index] not in TO_DO:
+                    continue
+                facts = dict(image=hash_of(paths[index]), evidence=evidence[place])
+                if trusts is not None:
+                    facts['trust'] = round(float(trusts[place]), 4)
+                facts |= _facts(maps[place], samples[place], has_good)
+                size = samples[place].get('ori_shape') or maps[place].shape
+                store.write(keys[index], maps[place], layer=layer, image_size=tuple(size[:2]), **facts)
+    barrier()
+    if rank == 0:
+        store.compact()
+    barrier()
+    store = PriorStore(store.root)  # with what the others wrote
+    entries = [store.entry(key, layer) for key in keys]
+    if rank == 0:
+        print_log(f'{store.root}: {summary(entries)}.', logger='current')
+        for warning in warnings_of(entries):
+            print_log(f'Warning: {warning}.', logger='current', level=logging.WARNING)
+        write_atomically(Path(store.root, SHEET), contact_sheet(store, layer, infos, entries))
+    barrier()
+    return entries
+
+
+def keys_of(paths: Sequence[str], data_root: str | None) -> list[str]:
+    """The keys of images: their paths inside the root of the data set, or inside the folder that holds them all.
+
+    >>> keys_of(['data/a/1.png', 'data/b/2.png'], 'data')
+    ['a/1.png', 'b/2.png']
+    """
+    absolute = [os.path.abspath(path) for path in paths]  # noqa: PTH100 (no link is followed)
+    root = os.path.abspath(data_root) if data_root else ''  # noqa: PTH100
+    if not root or any(not path.startswith(root + os.sep) for path in absolute):
+        root = os.path.commonpath([os.path.dirname(path) for path in absolute])  # noqa: PTH120
+    return [Path(path).relative_to(root).as_posix() for path in absolute]
+
+
+def hash_of(path: str | Path) -> str:
+    with Path(path).open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def hash_of_weights(model: nn.Module) -> str:
+    """Of all parameters and buffers and their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def source_of(method: SaliencyMethod, dataset: BaseDataset) -> dict:
+    """What maps are made of: where it differs, they do."""
+    pipeline = [re.sub(' at 0x[0-9a-f]+', '', str(transform)) for transform in dataset.pipeline.transforms]
+    return dict(
+        method=method.settings(),
+        weights=hash_of_weights(method.model),
+        data=dict(type=type(dataset).__name__, pipeline=pipeline),
+    )
+
+
+def as_tested(dataset: BaseDataset, pipeline: list) -> BaseDataset:
+    """The same images, seen through another pipeline: that of the test, which moves nothing at random."""
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    if not hasattr(dataset, 'pipeline'):
+        raise UsageError(
+            f'{type(dataset).__name__}: priors are made for one data set at a time, not for several in one'
+        )
+    dataset.full_init()
+    seen = copy.copy(dataset)
+    seen.pipeline = Compose(pipeline)
+    seen.test_mode = True
+    seen._cache = None  # of the other pipeline
+    return seen
+
+
+def contact_sheet(store: PriorStore, layer: str, infos: Sequence[dict], entries: Sequence[dict]) -> bytes:
+    """The first maps, the strongest and the weakest, over their images."""
+    by_peak = sorted(range(len(entries)), key=lambda index: entries[index]['peak'])
+    rows = {
+        'first': range(min(COLUMNS, len(entries))),
+        'strongest': by_peak[: -COLUMNS - 1 : -1],
+        'weakest': by_peak[:COLUMNS],
+    }
+    return draw_contact_sheet(
+        {title: [_tile(store, layer, infos[i], entries[i]) for i in chosen] for title, chosen in rows.items()}
+    )
+
+
+def _tile(store: PriorStore, layer: str, info: dict, entry: dict) -> dict:
+    mask = info.get('mask_path')
+    kind = {0: 'good', None: ''}.get(info.get('gt_label'), 'defect')
+    return dict(
+        image=info['img_path'],
+        prior=store.read(entry['key'], layer),
+        mask=read_mask(mask) if mask else None,
+        caption=f'{kind} {entry["peak"]:.2g}',
+    )
+
+
+def _state(store: PriorStore, layer: str, key: str, path: str) -> str:
+    """Whether a map is there, and whether it is still that of its image."""
+    if (key, layer) not in store:
+        return 'missing'
+    try:
+        entry = store.entry(key, layer)
+    except UsageError:
+        return 'damaged'
+    if entry.get('edited'):
+        return 'edited'
+    return 'there' if entry.get('image') == hash_of(path) else 'changed'
+
+
+def _say_what_is_there(store: PriorStore, states: Counter) -> None:
+    sentences = dict(
+        there='are there already',
+        edited='were edited by hand and stay as they are',
+        changed='belong to images that have changed since, and are made anew',
+        damaged='are damaged and are made anew',
+    )
+    found = [f'{states[state]} {sentence}' for state, sentence in sentences.items() if states[state]]
+    if found:
+        print_log(f'{store.root}: of {states.total()} maps {"; ".join(found)}.', logger='current')
+
+
+def _inputs(model: nn.Module, batch: dict) -> tuple[torch.Tensor, list]:
+    """What the model itself makes of a batch for a test: images as it takes them, and the data samples."""
+    data = model.data_preprocessor(batch, training=False) if hasattr(model, 'data_preprocessor') else batch
+    images = data['inputs']
+    if not isinstance(images, torch.Tensor):
+        if len({image.shape for image in images}) > 1:
+            raise UsageError('the images of a batch differ in size: resize them in the pipeline, or use batch_size=1')
+        images = torch.stack(list(images)).float()
+    return images, data['data_samples']
+
+
+def _facts(prior: np.ndarray, sample, has_good: bool) -> dict:
+    """What is told of a map: a label of 1 for a defective image, and its quality where it has a mask."""
+    facts = dict(constant=bool(prior.min() == prior.max()))
+    if 'gt_label' in sample:
+        facts['label'] = int(not has_good or bool(torch.as_tensor(sample.gt_label).flatten()[0]))
+    if facts.get('label') and 'mask' in sample:
+        scores = quality(prior, sample.mask[0].cpu().numpy(), binarize(prior))
+        facts['quality'] = {name: round(value, 4) for name, value in scores.items()}
+    return facts
+
+
+@contextmanager
+def _steady(threads: int) -> Iterator[None]:
+    """The same number of threads everywhere, since the last bits of a sum depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _progress(loader: DataLoader):
+    console = Console(stderr=True)
+    return track(loader, 'writing priors', total=len(loader), console=console, disable=not console.is_terminal)

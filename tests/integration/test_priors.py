@@ -1,0 +1,159 @@
+"""Priors as a user makes them: by a hook at the end of a training, by a tool, by several processes, after a kill."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kgl_mm.priors import PriorStore
+
+from .test_resume import REPOSITORY, kill_when
+
+HOOK = """
+custom_hooks = [dict(type='kgl_mm.PriorGenerationHook', method=dict(type='kgl_mm.GradCAM', normalize='evidence'),
+                     batch_size=2, fraction=1.0)]
+"""
+
+
+def files(root):
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.glob('evidence/**/*.png'))}
+
+
+def test_hook_tool_and_two_processes_write_the_same_bytes(tool, write_config, tmp_path):
+    config = write_config(extra=HOOK)
+    done = tool('train.py', config, '--work-dir', 'a')
+    by_hook = tmp_path / 'a/stage1/priors'
+    assert len(files(by_hook)) == 99  # the training part
+    assert 'a/stage1/priors/contact_sheet.png' in done.stdout
+    said = done.stdout + done.stderr
+    assert '99 maps' in said
+    assert 'with a mask; trust' in said
+    assert (tmp_path / 'a/stage1/contact_sheet.png').exists() or list((tmp_path / 'a/stage1').rglob('priors*.png'))
+    alone = tool('generate_priors.py', config, 'a/stage1', '--out', 'alone')
+    assert 'alone/contact_sheet.png' in alone.stdout
+    assert files(tmp_path / 'alone') == files(by_hook)
+    tool('dist_generate.sh', config, 'a/stage1/epoch_3.pth', 2, '--out', 'two')
+    assert files(tmp_path / 'two') == files(by_hook)
+    for name in ('a/stage1/priors', 'alone', 'two'):
+        store = PriorStore(tmp_path / name)
+        assert str(store.verify()) == '99 as written'
+        assert store.source() == PriorStore(by_hook).source()
+    # the test part joins the same store; another method does not
+    tool('generate_priors.py', config, 'a/stage1', '--out', 'alone', '--split', 'test')
+    assert len(files(tmp_path / 'alone')) == 99 + 51
+    words = ['--out', 'alone', '--method', 'LayerCAM']
+    refused = tool('generate_priors.py', config, 'a/stage1', *words, check=False)
+    assert refused.returncode == 2
+    assert 'stale' in refused.stderr
+    assert 'method.type' in refused.stderr
+    words += ['--layer', 'layercam', '--method-options', 'layers=[backbone.stages.1]', 'fuse=mean', '--batch-size', '8']
+    tool('generate_priors.py', config, 'a/stage1', *words)
+    assert PriorStore(tmp_path / 'alone').source('layercam')['method']['layers'] == ['backbone.stages.1']
+
+
+def test_the_hook_uses_the_best_checkpoint_and_leaves_the_model_as_it_was(tool, write_config, tmp_path):
+    best = "default_hooks = dict(checkpoint=dict(save_best='AP', rule='greater'))\n"
+    config = write_config(extra=HOOK + best)
+    tool('train.py', config, '--work-dir', 'a', '--data-options', 'val_fraction=0.3')
+    (checkpoint,) = (tmp_path / 'a/stage1').glob('best_AP_epoch_*.pth')
+    tool('generate_priors.py', config, checkpoint, '--out', 'best', '--data-options', 'val_fraction=0.3')
+    weights = PriorStore(tmp_path / 'best').source()['weights']
+    assert PriorStore(tmp_path / 'a/stage1/priors').source()['weights'] == weights
+    plain = write_config('plain.py', extra=best)
+    tool('train.py', plain, '--work-dir', 'b', '--data-options', 'val_fraction=0.3')
+    states = [torch.load(tmp_path / run / 'stage1/epoch_3.pth', weights_only=True)['state_dict'] for run in 'ab']
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    metrics = [json.loads((tmp_path / run / 'metrics.json').read_text())['stage1']['test']['AP'] for run in 'ab']
+    assert metrics[0] == metrics[1]
+
+
+def test_a_training_killed_while_it_writes_priors_goes_on_there(tool, write_config, tmp_path, environment):
+    config = write_config(extra=HOOK)
+    tool('train.py', config, '--work-dir', 'a')
+    command = [sys.executable, str(REPOSITORY / 'tools/train.py'), str(config), '--work-dir', 'b']
+    maps = tmp_path / 'b/stage1/priors/evidence'
+    kill_when(command, lambda: len(list(maps.rglob('*.png'))) >= 5, tmp_path, environment)
+    there = len(list(maps.rglob('*.png')))
+    assert there < 99
+    checkpoint = tmp_path / 'b/stage1/epoch_3.pth'
+    before = checkpoint.stat().st_mtime_ns
+    done = tool('train.py', config, '--work-dir', 'b', '--resume')
+    assert f'of 99 maps {there} are there already' in done.stdout + done.stderr
+    assert checkpoint.stat().st_mtime_ns == before
+    assert files(tmp_path / 'b/stage1/priors') == files(tmp_path / 'a/stage1/priors')
+    metrics = [json.loads((tmp_path / run / 'metrics.json').read_text())['stage1']['test'] for run in 'ab']
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.slow
+def test_two_processes_killed_while_they_write_priors(tool, write_config, tmp_path, environment):
+    config = write_config(extra=HOOK)
+    tool('train.py', config, '--work-dir', 'a')
+    script = str(REPOSITORY / 'tools/dist_generate.sh')
+    command = ['bash', script, str(config), 'a/stage1', '2', '--out', 'two']
+    maps = tmp_path / 'two/evidence'
+    kill_when(command, lambda: len(list(maps.rglob('*.png'))) >= 5, tmp_path, environment)
+    tool('dist_generate.sh', config, 'a/stage1', 2, '--out', 'two')
+    assert files(tmp_path / 'two') == files(tmp_path / 'a/stage1/priors')
+    assert str(PriorStore(tmp_path / 'two').verify()) == '99 as written'
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """The folder of a training that other tests share, once there is one."""
+    return tmp_path_factory.mktemp('trained')
+
+
+@pytest.mark.parametrize(
+    ('words', 'sentence'),
+    [
+        (['absent.pth'], 'absent.pth: no such checkpoint'),
+        (['other.pth'], 'not a checkpoint of this model'),
+        (['RUN', '--method', 'RiseCAM'], 'method RiseCAM'),
+        (['RUN', '--method-options', 'colour=red'], 'colour'),
+        (['RUN', '--method-options', 'layers=[backbone.layer9]'], 'no such layer as backbone.layer9'),
+        (['RUN', '--method-options', 'normalize=minmax'], 'normalize='),
+        (['RUN', '--layer', '../up'], "layer"),
+        (['RUN', '--fraction', '2'], 'fraction'),
+        (['RUN', '--out', 'taken.txt'], 'taken.txt'),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_one_sentence(tool, write_config, tmp_path, trained, words, sentence):
+    config = write_config()
+    if not (trained / 'stage1').exists():
+        tool('train.py', config, '--work-dir', trained, '--cfg-options', 'train_cfg.max_epochs=1')
+    torch.save(dict(state_dict=dict(weight=torch.zeros(1))), tmp_path / 'other.pth')
+    (tmp_path / 'taken.txt').write_text('here')
+    words = [str(trained / 'stage1') if word == 'RUN' else word for word in words]
+    done = tool('generate_priors.py', config, *words, check=False)
+    assert done.returncode == 2, done.stderr[-2000:]
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert sentence in error
+    assert 'Traceback' not in done.stderr
+    assert (tmp_path / 'taken.txt').read_text() == 'here'
+
+
+def test_an_interrupt_loses_nothing(tool, write_config, tmp_path, environment):
+    import subprocess
+    import time
+
+    config = write_config()
+    tool('train.py', config, '--work-dir', 'a', '--cfg-options', 'train_cfg.max_epochs=1')
+    command = [sys.executable, str(REPOSITORY / 'tools/generate_priors.py'), str(config), 'a/stage1', '--out', 'p']
+    process = subprocess.Popen(
+        [*command, '--batch-size', '1'], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while len(list(Path(tmp_path, 'p/evidence').rglob('*.png'))) < 5:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert 'Traceback' not in errors
+    assert not PriorStore(tmp_path / 'p').verify().damaged

@@ -1,0 +1,150 @@
+"""Compare saliency methods by how well their maps find real defects, after a short training; prints a Markdown table.
+
+Stage 1 is trained where the work directory has none yet. Maps are those of the training part, as priors are; quality
+is that of its defective images against their masks (of NEU-DET: its boxes), the pseudo-label by Otsu.
+"""
+
+import argparse
+import os
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a checkout that is not installed
+
+import cv2
+import numpy as np
+from mmengine.registry import DefaultScope
+
+from kgl_mm.apis.generate import load_dataset, load_model
+from kgl_mm.apis.train import train
+from kgl_mm.datasets import DefectDataset, Sample
+from kgl_mm.engine.config import load_config, set_data
+from kgl_mm.engine.hooks.prior_generation_hook import build_method
+from kgl_mm.engine.stages import latest_checkpoint
+from kgl_mm.errors import UsageError
+from kgl_mm.priors import PriorStore
+from kgl_mm.priors.generation import generate
+from kgl_mm.registry import DATASETS
+
+METHODS = {
+    'Grad-CAM': dict(type='GradCAM'),
+    'Grad-CAM, 3 layers': dict(type='GradCAM', layers=3),
+    'Grad-CAM++': dict(type='GradCAMPlusPlus'),
+    'LayerCAM, last layer': dict(type='LayerCAM', layers=1),
+    'LayerCAM, 2 layers': dict(type='LayerCAM', layers=2),
+    'LayerCAM, 3 layers': dict(type='LayerCAM'),
+    'LayerCAM, 3 layers, mean': dict(type='LayerCAM', fuse='mean'),
+    'FullGrad, none': dict(type='FullGrad', scale='none'),
+    'FullGrad, by layer': dict(type='FullGrad', scale='layer'),
+    'FullGrad, by channel': dict(type='FullGrad', scale='channel'),
+    'Grad-CAM, flips': dict(type='GradCAM', flips=['h', 'v', 'hv']),
+    'LayerCAM, 3 layers, flips': dict(type='LayerCAM', flips=['h', 'v', 'hv']),
+    'FullGrad, by layer, flips': dict(type='FullGrad', scale='layer', flips=['h', 'v', 'hv']),
+}
+TARGETS = dict(ksdd='defect', neu='predicted')
+LAST_LAYERS = [f'backbone.stages.{stage}' for stage in range(4)]
+COLUMNS = ('pointing', 'energy', 'iou', 'recall', 'precision')
+
+
+@DATASETS.register_module()
+class NEUDet(DefectDataset):
+    """NEU-DET (Song and Yan 2013): six kinds of defect, none good; masks are its boxes, every fifth image a test."""
+
+    METAINFO = dict(classes=('crazing', 'inclusion', 'patches', 'pitted_surface', 'rolled-in_scale', 'scratches'))
+    NAME = 'NEU-DET'
+
+    def find_samples(self) -> list[Sample]:
+        samples = []
+        for number, image in enumerate(sorted(Path(self.data_root, 'IMAGES').glob('*.jpg'))):
+            mask = Path('work_dirs/neu_masks', f'{image.stem}.png')
+            if not mask.exists():
+                mask.parent.mkdir(parents=True, exist_ok=True)
+                boxes = ElementTree.parse(Path(self.data_root, 'ANNOTATIONS', f'{image.stem}.xml')).iter('bndbox')
+                drawn = np.zeros((200, 200), np.uint8)
+                for box in boxes:
+                    x0, y0, x1, y1 = (int(box.find(side).text) for side in ('xmin', 'ymin', 'xmax', 'ymax'))
+                    drawn[y0:y1, x0:x1] = 255
+                cv2.imwrite(str(mask), drawn)
+            kind = self.METAINFO['classes'].index(image.stem.rsplit('_', 1)[0])
+            samples.append(Sample(str(image), kind, str(mask), image.stem, 'train' if number % 5 else 'test'))
+        return samples
+
+
+def config(data: str, pooling: str, fold: int, seed: int):
+    options = {'randomness.seed': seed, 'model.neck.mode': pooling, 'default_hooks.logger.interval': 1000}
+    options['model.head.in_channels'] = 128 if pooling == 'max_avg' else 64
+    cfg = load_config('slim_vgg_ksdd.py', options)
+    if data == 'ksdd':
+        set_data(cfg, fold=fold)
+        return cfg
+    for part in ('train', 'test'):
+        dataset = cfg[f'{part}_dataloader'].dataset
+        loading = [dict(type='LoadImageFromFile'), dict(type='kgl_mm.LoadMask')]
+        flips = [dict(type='RandomFlip', prob=0.5, direction=way) for way in ('horizontal', 'vertical')]
+        pipeline = [*loading, *(flips if part == 'train' else []), dict(type='kgl_mm.PackDefect')]
+        dataset = dict(type='kgl_mm.NEUDet', split=part, pipeline=pipeline, cache='memory')
+        sampler = dict(type='DefaultSampler', shuffle=part == 'train')
+        cfg[f'{part}_dataloader'] = dict(batch_size=16, num_workers=0, dataset=dataset, sampler=sampler)
+    cfg.merge_from_dict({'model.head.num_classes': 6, 'train_cfg.max_epochs': 6, 'param_scheduler.T_max': 6})
+    return cfg
+
+
+def quality_of(entries: list[dict]) -> dict:
+    measured = [entry for entry in entries if 'quality' in entry]
+    scores = {name: np.array([entry['quality'][name] for entry in measured]) for name in COLUMNS}
+    trust = np.array([entry['trust'] for entry in measured])
+    return dict(scores, trust=trust)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's: that of the ranks."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--data', choices=['ksdd', 'neu'], default='ksdd')
+    parser.add_argument('--pooling', nargs='+', choices=['avg', 'max_avg', 'max'], default=['avg', 'max_avg'])
+    parser.add_argument('--folds', nargs='+', type=int, default=[0])
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0])
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
+    parser.add_argument('--work-dir', default='work_dirs/map_quality')
+    args = parser.parse_args()
+    if not os.environ.get('KGL_DATA_ROOT'):
+        raise UsageError('set KGL_DATA_ROOT to the folder that holds KolektorSDD and NEU-DET')
+    for pooling in args.pooling:
+        pooled = {name: [] for name in args.methods}
+        for fold in args.folds if args.data == 'ksdd' else [0]:
+            for seed in args.seeds:
+                cfg = config(args.data, pooling, fold, seed)
+                root = Path(args.work_dir, f'{args.data}_{pooling}_fold{fold}_seed{seed}')
+                cfg.work_dir = str(root)
+                train(cfg, resume=True)
+                with DefaultScope.overwrite_default_scope('mmpretrain'):
+                    model = load_model(cfg, latest_checkpoint(root / 'stage1'))
+                    dataset = load_dataset(cfg, 'train')
+                defective = [
+                    i for i in range(len(dataset)) if args.data == 'neu' or dataset.get_data_info(i)['gt_label']
+                ]
+                dataset = dataset.get_subset(defective)
+                for name in args.methods:
+                    method = dict(METHODS[name], normalize='evidence', target=TARGETS[args.data])
+                    if isinstance(method.get('layers'), int):
+                        method['layers'] = LAST_LAYERS[-method['layers'] :]
+                    store = PriorStore(root / name.replace(', ', '-').replace(' ', '_'))
+                    pooled[name].append(quality_of(generate(build_method(method, model), dataset, store, batch_size=8)))
+        print(f'\n{args.data}, {pooling}\n\n| method | {" | ".join(COLUMNS)} | trust | trust ~ IoU | trust ~ energy |')
+        print('|---|' + '---|' * (len(COLUMNS) + 3))
+        for name, runs in pooled.items():
+            means = [np.mean([run[column].mean() for run in runs]) for column in (*COLUMNS, 'trust')]
+            ranks = [
+                np.mean([rank_correlation(run['trust'], run[column]) for run in runs]) for column in ('iou', 'energy')
+            ]
+            print(f'| {name} | {" | ".join(f"{value:.2f}" for value in (*means, *ranks))} |')
+
+
+if __name__ == '__main__':
+    main()
