@@ -2,7 +2,9 @@
 
 import json
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,17 +43,6 @@ def test_hook_tool_and_two_processes_write_the_same_bytes(tool, write_config, tm
         store = PriorStore(tmp_path / name)
         assert str(store.verify()) == '99 as written'
         assert store.source() == PriorStore(by_hook).source()
-    # the test part joins the same store; another method does not
-    tool('generate_priors.py', config, 'a/stage1', '--out', 'alone', '--split', 'test')
-    assert len(files(tmp_path / 'alone')) == 99 + 51
-    words = ['--out', 'alone', '--method', 'LayerCAM']
-    refused = tool('generate_priors.py', config, 'a/stage1', *words, check=False)
-    assert refused.returncode == 2
-    assert 'stale' in refused.stderr
-    assert 'method.type' in refused.stderr
-    words += ['--layer', 'layercam', '--method-options', 'layers=[backbone.stages.1]', 'fuse=mean', '--batch-size', '8']
-    tool('generate_priors.py', config, 'a/stage1', *words)
-    assert PriorStore(tmp_path / 'alone').source('layercam')['method']['layers'] == ['backbone.stages.1']
 
 
 def test_the_hook_uses_the_best_checkpoint_and_leaves_the_model_as_it_was(tool, write_config, tmp_path):
@@ -107,44 +98,103 @@ def trained(tmp_path_factory):
     return tmp_path_factory.mktemp('trained')
 
 
+@pytest.fixture
+def generate_here(run_here, tool, write_config, trained):
+    """A function that runs ``generate_priors.py`` in this process, RUN being a trained stage: status and errors."""
+    config = write_config()
+    if not (trained / 'stage1/epoch_1.pth').exists():
+        tool('train.py', config, '--work-dir', trained, '--cfg-options', 'train_cfg.max_epochs=1')
+
+    def run(*words):
+        words = [str(trained / 'stage1') if word == 'RUN' else str(word) for word in words]
+        return run_here('generate_priors.py', str(config), *words)
+
+    return run
+
+
+def test_what_belongs_together_shares_a_store(generate_here, tmp_path):
+    """The test part joins the store; another method does not, but may have a layer of its own."""
+    assert generate_here('RUN', '--out', 'p')[0] == 0
+    assert generate_here('RUN', '--out', 'p', '--split', 'test')[0] == 0
+    assert len(files(tmp_path / 'p')) == 99 + 51
+    status, errors = generate_here('RUN', '--out', 'p', '--method', 'GradCAM')
+    assert status == 2
+    assert 'stale' in errors
+    assert 'method.type' in errors
+    options = ['--method-options', 'layers=[backbone.stages.1]', 'fuse=mean', '--batch-size', '8', '--fraction', '0.25']
+    assert generate_here('RUN', '--out', 'p', '--method', 'LayerCAM', '--layer', 'mean', *options)[0] == 0
+    store = PriorStore(tmp_path / 'p')
+    assert store.source('mean')['method']['layers'] == ['backbone.stages.1']
+    assert len(store.keys('mean')) == 99
+
+
 @pytest.mark.parametrize(
     ('words', 'sentence'),
     [
         (['absent.pth'], 'absent.pth: no such checkpoint'),
         (['other.pth'], 'not a checkpoint of this model'),
-        (['RUN', '--method', 'RiseCAM'], 'method RiseCAM'),
+        (['RUN', '--method', 'RiseCAM'], 'method RiseCAM: not one of FullGrad, GradCAM'),
         (['RUN', '--method-options', 'colour=red'], 'colour'),
         (['RUN', '--method-options', 'layers=[backbone.layer9]'], 'no such layer as backbone.layer9'),
         (['RUN', '--method-options', 'normalize=minmax'], 'normalize='),
-        (['RUN', '--layer', '../up'], "layer"),
+        (['RUN', '--layer', '../up'], 'layer'),
         (['RUN', '--fraction', '2'], 'fraction'),
         (['RUN', '--out', 'taken.txt'], 'taken.txt'),
+        (['RUN', '--split', 'val'], 'no validation part'),
     ],
-)  # fmt: skip
-def test_bad_input_gets_one_sentence(tool, write_config, tmp_path, trained, words, sentence):
-    config = write_config()
-    if not (trained / 'stage1').exists():
-        tool('train.py', config, '--work-dir', trained, '--cfg-options', 'train_cfg.max_epochs=1')
+)
+def test_bad_input_gets_one_sentence(generate_here, tmp_path, words, sentence):
     torch.save(dict(state_dict=dict(weight=torch.zeros(1))), tmp_path / 'other.pth')
     (tmp_path / 'taken.txt').write_text('here')
-    words = [str(trained / 'stage1') if word == 'RUN' else word for word in words]
-    done = tool('generate_priors.py', config, *words, check=False)
-    assert done.returncode == 2, done.stderr[-2000:]
-    (error,) = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    status, errors = generate_here(*words)
+    assert status == 2, errors[-2000:]
+    (error,) = [line for line in errors.splitlines() if line.startswith('error: ')]
     assert sentence in error
-    assert 'Traceback' not in done.stderr
+    assert 'Traceback' not in errors
     assert (tmp_path / 'taken.txt').read_text() == 'here'
 
 
-def test_an_interrupt_loses_nothing(tool, write_config, tmp_path, environment):
-    import subprocess
-    import time
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 100 kB, and a function that changes its mount options."""
+    disk = tmp_path / 'disk'
+    disk.mkdir()
 
-    config = write_config()
-    tool('train.py', config, '--work-dir', 'a', '--cfg-options', 'train_cfg.max_epochs=1')
-    command = [sys.executable, str(REPOSITORY / 'tools/generate_priors.py'), str(config), 'a/stage1', '--out', 'p']
+    def mount(*options):
+        return subprocess.run(['mount', *options, str(disk)], capture_output=True, check=False).returncode
+
+    if mount('-t', 'tmpfs', '-o', 'size=100k', 'tmpfs'):
+        pytest.skip('mounting a small disk is not allowed here')
+    yield disk, mount
+    subprocess.run(['umount', '-l', str(disk)], check=False)
+
+
+def test_a_full_and_a_read_only_disk(generate_here, small_disk):
+    disk, mount = small_disk
+    status, errors = generate_here('RUN', '--out', disk / 'store', '--fraction', '1')
+    assert status == 2
+    assert 'it cannot be written (No space left on device)' in errors
+    report = PriorStore(disk / 'store').verify()
+    assert report.ok > 5
+    assert not report.damaged
+    mount('-o', 'remount,ro,size=20m')
+    status, errors = generate_here('RUN', '--out', disk / 'store', '--fraction', '1')
+    assert status == 2
+    assert 'cannot be written (Read-only file system)' in errors
+    mount('-o', 'remount,rw,size=20m')
+    assert generate_here('RUN', '--out', disk / 'store', '--fraction', '1')[0] == 0
+    assert str(PriorStore(disk / 'store').verify()) == '99 as written'
+
+
+def test_an_interrupt_loses_nothing(tool, write_config, tmp_path, environment, trained, generate_here):
+    command = [
+        sys.executable,
+        str(REPOSITORY / 'tools/generate_priors.py'),
+        str(write_config()),
+        str(trained / 'stage1'),
+    ]
     process = subprocess.Popen(
-        [*command, '--batch-size', '1'], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL,
+        [*command, '--batch-size', '1', '--out', 'p'], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 120

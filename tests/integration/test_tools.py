@@ -1,38 +1,17 @@
 """The tools as a user calls them: what they leave behind, and what they say when something is wrong."""
 
 import json
-import logging
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def run_here(tmp_path, monkeypatch, capsys):
-    """A function that runs a tool inside this process, which is quick, and gives its status and what it said."""
-
-    def run(name, *words):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')  # put back at the end, whatever the tool sets
-        monkeypatch.setattr(CheckpointLoader, '_schemes', OrderedDict(CheckpointLoader._schemes))
-        monkeypatch.setattr(logging, 'raiseExceptions', False)  # loggers of earlier runs have lost their stream
-        monkeypatch.setattr(sys, 'argv', [name, *words])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(REPOSITORY / 'tools' / name), run_name='__main__')
-        return stop.value.code, capsys.readouterr().err
-
-    return run
 
 
 def test_train_and_test_agree_and_leave_everything_in_its_place(tool, write_config, tmp_path):
