@@ -2,15 +2,11 @@
 _base_ = [
     './_base_/models/slim_vgg.py',
     './_base_/datasets/synthetic.py',
+    './_base_/schedules/sgd_cosine.py',
     './_base_/default_runtime.py',
 ]
 
-epochs = 60
-optim_wrapper = dict(
-    optimizer=dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=5e-4),
-    clip_grad=dict(max_norm=5),
-)
-param_scheduler = dict(type='CosineAnnealingLR', T_max=epochs, convert_to_iter_based=True)
-train_cfg = dict(by_epoch=True, max_epochs=epochs)
-test_cfg = dict()
+optim_wrapper = dict(optimizer=dict(lr=0.03))
+train_cfg = dict(max_epochs=60)
+custom_hooks = [dict(type='kgl_mm.PriorGenerationHook', batch_size=16, fraction=1.0)]
 default_hooks = dict(checkpoint=dict(interval=10))

@@ -2,6 +2,7 @@
 _base_ = [
     './_base_/models/slim_vgg.py',
     './_base_/datasets/ksdd.py',
+    './_base_/schedules/sgd_cosine.py',
     './_base_/default_runtime.py',
 ]
 
@@ -20,13 +21,4 @@ test_dataloader = dict(
     persistent_workers=False,
     dataset=dict(**dataset, pipeline=[*load, *_base_.pack]),
 )
-
-epochs = 40
-optim_wrapper = dict(
-    optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=5e-4),
-    clip_grad=dict(max_norm=5),
-)
-param_scheduler = dict(type='CosineAnnealingLR', T_max=epochs, convert_to_iter_based=True)
-train_cfg = dict(by_epoch=True, max_epochs=epochs)
-test_cfg = dict()
 default_hooks = dict(checkpoint=dict(interval=10))

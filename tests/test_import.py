@@ -25,6 +25,9 @@ def test_importing_the_package_loads_neither_torch_nor_mm():
         ('torch', 'kgl_mm.datasets'),
         ('torch', 'kgl_mm.engine'),
         ('torch', 'kgl_mm.models'),
+        ('torch', 'kgl_mm.priors'),
+        ('torch', 'kgl_mm.saliency'),
+        ('cv2', 'kgl_mm.visualization'),
         ('torchvision', 'kgl_mm.models'),
     ],
 )

@@ -17,7 +17,7 @@ from kgl_mm.errors import UsageError, first_line
 LAYER = re.compile(r'(?!journal$)[A-Za-z0-9_-]{1,200}')
 REFUSED = re.compile(r'(?:^|/)\.{0,2}(?:/|$)|[\\\0-\x1f\x7f-\x9f\ud800-\udfff]')
 NAME_BYTES = 255 - len('..png.4194304.tmp')  # of a file name, less what a temporary file adds to a key's
-DEBRIS = re.compile(r'\..+\.png\.\d+\.tmp')
+DEBRIS = re.compile(r'\..+\.(png|jsonl?)\.\d+\.tmp')
 
 
 def check(key: str, layer: str) -> None:
@@ -106,6 +106,9 @@ class Folder:
 
     def files(self, remove_debris: bool = False) -> Iterator[tuple[str, str]]:
         """Key and layer of all maps that are there; temporary files of killed writers may be removed on the way."""
+        for entry in list(os.scandir(self.root)) if remove_debris else ():
+            if DEBRIS.fullmatch(entry.name):
+                Path(entry.path).unlink(missing_ok=True)
         for layer in sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir(follow_symlinks=False)):
             top = f'{self.root}/{layer}'
             for folder, _, names in os.walk(top) if LAYER.fullmatch(layer) else ():

@@ -86,7 +86,7 @@ def config(data: str, pooling: str, fold: int, seed: int):
         dataset = dict(type='kgl_mm.NEUDet', split=part, pipeline=pipeline, cache='memory')
         sampler = dict(type='DefaultSampler', shuffle=part == 'train')
         cfg[f'{part}_dataloader'] = dict(batch_size=16, num_workers=0, dataset=dataset, sampler=sampler)
-    cfg.merge_from_dict({'model.head.num_classes': 6, 'train_cfg.max_epochs': 6, 'param_scheduler.T_max': 6})
+    cfg.merge_from_dict({'model.head.num_classes': 6, 'train_cfg.max_epochs': 6})
     return cfg
 
 
