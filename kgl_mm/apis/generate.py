@@ -36,8 +36,9 @@ def generate_priors(
     path, _, stage = find_checkpoint(cfg, checkpoint)
     hook = hook_settings(stage)
     if method:
-        # other settings belong to another method
-        hook.method = {**(hook.method if method.get('type') in (None, hook.method.get('type')) else {}), **method}
+        name = method.get('type', hook.method['type'])
+        same = name.split('.')[-1] == hook.method['type'].split('.')[-1]  # the settings of another do not fit
+        hook.method = {**(hook.method if same else {}), **method, 'type': name}
     with DefaultScope.overwrite_default_scope(stage.get('default_scope', 'mmengine')), process_group(stage, launcher):
         dataset = load_dataset(stage, split, hook.pipeline)
         model = load_model(stage, path)

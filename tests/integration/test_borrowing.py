@@ -8,6 +8,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torchvision.models import resnet18
 
+from kgl_mm.priors import PriorStore
+
 
 @pytest.fixture
 def pipeline():
@@ -21,7 +23,7 @@ def dataloader(surfaces, pipeline, split):
 
 
 def test_in_a_stock_mmpretrain_config(tmp_path, surfaces, pipeline):
-    """Data set, sampler and metric of kgl_mm in a config that has nothing else of it, run by the stock Runner."""
+    """Data set, sampler, metric and priors of kgl_mm in a config with nothing else of it, run by the stock Runner."""
     cfg = Config(
         dict(
             default_scope='mmpretrain',
@@ -39,10 +41,14 @@ def test_in_a_stock_mmpretrain_config(tmp_path, surfaces, pipeline):
             train_cfg=dict(by_epoch=True, max_epochs=1),
             test_cfg=dict(),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+            custom_hooks=[dict(type='kgl_mm.PriorGenerationHook', method=dict(type='kgl_mm.GradCAM'), flips=[])],
         )
     )
     runner = Runner.from_cfg(cfg)
     runner.train()
+    store = PriorStore(tmp_path / 'priors')
+    assert str(store.verify()) == f'{len(runner.train_dataloader.dataset)} as written'
+    assert store.read('kos02/Part0.png').shape == (64, 32)
     metrics = runner.test()
     assert 0 <= metrics['AP'] <= 1
     assert metrics['num_images'] == 51

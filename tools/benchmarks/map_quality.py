@@ -131,7 +131,7 @@ def main() -> None:
                 ]
                 dataset = dataset.get_subset(defective)
                 for name in args.methods:
-                    method = dict(METHODS[name], normalize='evidence', target=TARGETS[args.data])
+                    method = {'flips': [], **METHODS[name], 'target': TARGETS[args.data]}
                     if isinstance(method.get('layers'), int):
                         method['layers'] = LAST_LAYERS[-method['layers'] :]
                     store = PriorStore(root / name.replace(', ', '-').replace(' ', '_'))

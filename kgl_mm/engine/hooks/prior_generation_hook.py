@@ -15,6 +15,10 @@ from kgl_mm.registry import HOOKS, SALIENCY
 from kgl_mm.saliency import SaliencyMethod
 from kgl_mm.visualization import SHEET
 
+DEFAULTS = dict(normalize='evidence', flips=['h', 'v', 'hv'])
+"""Of every method: maps that compare across images, averaged over flips, since a network may learn to answer beside
+a defect, always on the same side."""
+
 
 @HOOKS.register_module()
 class PriorGenerationHook(Hook):
@@ -25,7 +29,8 @@ class PriorGenerationHook(Hook):
     stopped. The model is afterwards as it was.
 
     Args:
-        method: the saliency method; ``model`` is added.
+        method: the saliency method, to which the model is added; by default its maps are normalised by evidence and
+            averaged over all flips.
         out: the folder of the store; a relative one is inside the runner's work directory.
         pipeline: how to look at the images; by default as the test does.
         **kwargs: as for :func:`~kgl_mm.priors.generation.generate`.
@@ -39,7 +44,7 @@ class PriorGenerationHook(Hook):
 
     def __init__(
         self,
-        method: dict = dict(type='kgl_mm.LayerCAM', normalize='evidence'),  # noqa: B006
+        method: dict = dict(type='kgl_mm.LayerCAM'),  # noqa: B006
         out: str = 'priors',
         pipeline: list | None = None,
         **kwargs,
@@ -67,13 +72,13 @@ class PriorGenerationHook(Hook):
 
 
 def build_method(settings: dict, model: nn.Module) -> SaliencyMethod:
-    """A saliency method of its config, such as ``dict(type='kgl_mm.LayerCAM', flips=['h'])``, for a model."""
+    """A saliency method of its config, such as ``dict(type='kgl_mm.LayerCAM', fuse='mean')``, to make priors with."""
     name = settings.get('type')
     with DefaultScope.overwrite_default_scope('kgl_mm'):
         if isinstance(name, str) and SALIENCY.get(name) is None:
             raise UsageError(f'method {name}: not one of {", ".join(SALIENCY.module_dict)}')
         try:
-            return SALIENCY.build(dict(settings, model=model))
+            return SALIENCY.build({**DEFAULTS, **settings, 'model': model})
         except UsageError:
             raise
         except (KeyError, TypeError, ValueError) as error:
