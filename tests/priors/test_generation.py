@@ -11,9 +11,10 @@ import pytest
 import torch
 from mmengine.dataset import ConcatDataset, pseudo_collate
 from mmengine.registry import DATASETS
+from mmpretrain.registry import MODELS
 
 from kgl_mm.errors import UsageError
-from kgl_mm.priors import PriorStore, binarize
+from kgl_mm.priors import PriorStore, binarize, generation
 from kgl_mm.priors.generation import as_tested, generate, hash_of, keys_of
 from kgl_mm.priors.quality import quality
 from kgl_mm.saliency import FullGrad, GradCAM, LayerCAM
@@ -164,6 +165,24 @@ def test_threads_and_model_are_as_before(run, model):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_the_number_of_threads_elsewhere_changes_no_byte(run, surfaces):
+    """DenseNet's maps depend on it in their last bits, and so in the bytes, unless it is fixed."""
+    torch.manual_seed(0)
+    backbone = dict(type='mmpretrain.DenseNet', arch='121')
+    head = dict(type='mmpretrain.LinearClsHead', num_classes=2, in_channels=1024, topk=(1,))
+    neck = dict(type='mmpretrain.GlobalAveragePooling')
+    model = MODELS.build(dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck, head=head))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = files(run('one', FullGrad(model), dataset=surfaces.get_subset([0, 1]), flips=()))
+        torch.set_num_threads(2)
+        two = files(run('two', FullGrad(model), dataset=surfaces.get_subset([0, 1]), flips=()))
+    finally:
+        torch.set_num_threads(before)
+    assert one == two
+
+
 def test_workers_change_nothing(run):
     assert files(run('workers', num_workers=2)) == files(run('none'))
 
@@ -241,6 +260,22 @@ def _in_child(function):
         function()
     finally:
         os._exit(0)
+
+
+def test_a_process_that_looks_late_shares_the_work_as_the_other_does(run, model, surfaces, tmp_path, monkeypatch):
+    whole = run('whole', batch_size=1)
+
+    def work(rank):
+        torch.distributed.init_process_group('gloo', f'file://{tmp_path}/meeting', rank=rank, world_size=2)
+        if rank:
+            state = generation._state
+            monkeypatch.setattr(generation, '_state', lambda *place: time.sleep(0.05) or state(*place))
+        generate(LayerCAM(model, normalize='evidence'), surfaces, PriorStore(tmp_path / 'two'), batch_size=1)
+
+    children = [_in_child(lambda rank=rank: work(rank)) for rank in range(2)]
+    for child in children:
+        os.waitpid(child, 0)
+    assert files(PriorStore(tmp_path / 'two')) == files(whole)
 
 
 @pytest.mark.parametrize(

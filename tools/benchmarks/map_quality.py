@@ -1,7 +1,8 @@
 """Compare saliency methods by how well their maps find real defects, after a short training; prints a Markdown table.
 
 Stage 1 is trained where the work directory has none yet. Maps are those of the training part, as priors are; quality
-is that of its defective images against their masks (of NEU-DET: its boxes), the pseudo-label by Otsu.
+is that of its defective images (of NEU-DET: of every sixth image) against their masks (its boxes), the pseudo-label
+by Otsu.
 """
 
 import argparse
