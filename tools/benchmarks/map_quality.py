@@ -127,10 +127,9 @@ def main() -> None:
                 with DefaultScope.overwrite_default_scope('mmpretrain'):
                     model = load_model(cfg, latest_checkpoint(root / 'stage1'))
                     dataset = load_dataset(cfg, 'train')
-                defective = [
-                    i for i in range(len(dataset)) if args.data == 'neu' or dataset.get_data_info(i)['gt_label']
-                ]
-                dataset = dataset.get_subset(defective)
+                labels = [dataset.get_data_info(index)['gt_label'] for index in range(len(dataset))]
+                looked_at = np.flatnonzero(labels) if args.data == 'ksdd' else np.arange(0, len(labels), 6)
+                dataset = dataset.get_subset(looked_at.tolist())
                 for name in args.methods:
                     method = {'flips': [], **METHODS[name], 'target': TARGETS[args.data]}
                     if isinstance(method.get('layers'), int):
