@@ -40,8 +40,11 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UsageError as error:
-        if os.environ.get('RANK', '0') == '0':
+        rank = os.environ.get('RANK', '0')
+        if rank == '0':
             print(f'error: {_sentence(error)}', file=sys.stderr)
+        elif _work_is_shared():  # the others may not have met it
+            print(f'error in process {rank}: {_sentence(error)}', file=sys.stderr)
         sys.exit(2)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) or 'kgl_mm' not in str(error):
@@ -51,6 +54,11 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt as stop:
         print(f'\ninterrupted{f": {stop}" if str(stop) else ""}', file=sys.stderr)
         sys.exit(130)
+
+
+def _work_is_shared() -> bool:
+    torch = sys.modules.get('torch')
+    return bool(torch and torch.distributed.is_available() and torch.distributed.is_initialized())
 
 
 def _sentence(error: UsageError) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.dist import is_main_process
+from mmengine.dist import init_dist, is_distributed, is_main_process
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from kgl_mm.engine.checkpoint_io import load_from_file, use_safe_loading
@@ -28,23 +28,25 @@ def generate_priors(
     launcher: str = 'none',
     **kwargs,
 ) -> PriorStore:
-    """Write the maps of a split by a checkpoint, into ``WORK_DIR/priors`` by default.
+    """Write the maps of a split by a checkpoint, by default into ``WORK_DIR/STAGE/priors``, as the hook does.
 
     What is not given is as the ``PriorGenerationHook`` of the config has it, where there is one.
     """
     use_safe_loading()
-    path, _, stage = find_checkpoint(cfg, checkpoint)
+    path, name, stage = find_checkpoint(cfg, checkpoint)
     hook = hook_settings(stage)
     if method:
-        name = method.get('type', hook.method['type'])
-        same = name.split('.')[-1] == hook.method['type'].split('.')[-1]  # the settings of another do not fit
-        hook.method = {**(hook.method if same else {}), **method, 'type': name}
+        kind = method.get('type', hook.method['type'])
+        same = kind.split('.')[-1] == hook.method['type'].split('.')[-1]  # the settings of another do not fit
+        hook.method = {**(hook.method if same else {}), **method, 'type': kind}
     with DefaultScope.overwrite_default_scope(stage.get('default_scope', 'mmengine')), process_group(stage, launcher):
+        if launcher != 'none' and not is_distributed():
+            init_dist(launcher, **stage.get('env_cfg', {}).get('dist_cfg', {}))
         dataset = load_dataset(stage, split, hook.pipeline)
         model = load_model(stage, path)
-        store = PriorStore(out or Path(cfg.work_dir, hook.out))
+        store = PriorStore(out or Path(cfg.work_dir, name, hook.out))
         saliency = build_method(hook.method, model)
-        workers = stage.get(f'{split}_dataloader', stage.train_dataloader).get('num_workers', 0)
+        workers = (stage.get(f'{split}_dataloader') or stage.train_dataloader).get('num_workers', 0)
         generate(saliency, dataset, store, **{'num_workers': workers, **hook.kwargs, **kwargs})
         if is_main_process():
             print(f'written:\n  {store.root}\n  {Path(store.root, SHEET)}')
@@ -63,8 +65,10 @@ def hook_settings(cfg: Config) -> PriorGenerationHook:
 
 def load_dataset(cfg: Config, split: str, pipeline: list | None = None) -> BaseDataset:
     """The images of a split, as the test looks at them."""
-    loader = cfg.get(f'{split}_dataloader') or cfg.train_dataloader
-    settings = dict(innermost(loader.dataset))
+    loader = cfg.get(f'{split}_dataloader') or (split == 'val' and cfg.get('train_dataloader'))
+    settings = dict(innermost(loader.dataset)) if loader else {}
+    if not loader or (split == 'val' and not cfg.get('val_dataloader') and 'split' not in settings):
+        raise UsageError(f'{cfg.filename}: has no {split}_dataloader')
     if split == 'val' and not cfg.get('val_dataloader'):
         settings['split'] = split
     if 'cache' in settings:

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import logging
 import os
 import re
@@ -32,7 +33,7 @@ from .quality import quality, summary, trust, warnings_of
 from .store import PriorStore
 
 FLIPS = ('h', 'v')
-TO_DO = {'missing', 'changed', 'damaged'}
+TO_DO = {'missing', 'changed', 'foreign', 'damaged'}
 COLUMNS = 6
 
 
@@ -65,13 +66,19 @@ def generate(
         num_workers: that read images.
         fraction: maps are kept at this share of the image's height and width.
         bits: 8 or 16 bits a pixel.
-        flips: of ``'h'``, ``'v'``, ``'hv'``, by which trust is measured, at a pass each; none for no trust.
+        flips: of ``'h'``, ``'v'``, ``'hv'``, by which trust is measured, at a pass for each that the method does not
+            average over; none for no trust.
         threads: of each process on a CPU. Sums depend on it in their last bits; several processes use more cores.
     """
     rank, world = get_dist_info()
+    if batch_size < 1 or threads < 1:
+        raise UsageError(f'batch_size={batch_size}, threads={threads}: both are at least 1')
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    if not infos or any('img_path' not in info for info in infos):
+        raise UsageError(f'{type(dataset).__name__}: priors need images that are files, and it has none')
     paths = [info['img_path'] for info in infos]
     keys = keys_of(paths, dataset.data_root)
+    source = source_of(method, dataset, paths, flips)
     classes = dataset.metainfo.get('classes')
     has_good = not classes or classes[0] == 'good'
     if not has_good and method.target == 'defect':
@@ -82,9 +89,12 @@ def generate(
             level=logging.WARNING,
         )
     with _steady(threads):
-        method.prepare(_inputs(method.model, pseudo_collate([dataset[0]]))[0])
-        store.begin(layer, source_of(method, dataset), bits=bits, fraction=fraction)
-        states = [_state(store, layer, key, path) for key, path in zip(keys, paths, strict=True)]
+        first = _inputs(method.model, pseudo_collate([dataset[0]]))[0]
+        method.explain(first)  # what is wrong with it shows before there is a store of it
+        source['method'] = method.settings()
+        digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:12]
+        store.begin(layer, source, bits=bits, fraction=fraction)
+        states = [_state(store, layer, key, path, digest) for key, path in zip(keys, paths, strict=True)]
         barrier()  # nobody writes before all have seen the same
         if rank == 0:
             _say_what_is_there(store, Counter(states))
@@ -95,19 +105,22 @@ def generate(
             images, samples = _inputs(method.model, batch)
             found = method.explain(images, also=flips)
             maps, evidence = found.maps.float().cpu().numpy(), found.evidence.tolist()
+            views = found.views[[0, *(1 + list(dict.fromkeys((*method.flips, *flips))).index(flip) for flip in flips)]]
             broken = [keys[index] for place, index in enumerate(indices) if not np.isfinite(maps[place]).all()]
             if broken:
                 raise UsageError(f'{broken[0]}: its map is not finite; the training may have diverged')
-            trusts = trust(found.views.float().cpu().numpy()) if len(found.views) > 1 else None
+            trusts = trust(views.float().cpu().numpy()) if flips else None
             for place, index in enumerate(indices):
                 if states[index] not in TO_DO:
                     continue
-                facts = dict(image=hash_of(paths[index]), evidence=evidence[place])
+                facts = dict(image=hash_of(paths[index]), source=digest, evidence=evidence[place])
                 if trusts is not None:
                     facts['trust'] = round(float(trusts[place]), 4)
-                facts |= _facts(maps[place], samples[place], has_good)
-                size = samples[place].get('ori_shape') or maps[place].shape
-                store.write(keys[index], maps[place], layer=layer, image_size=tuple(size[:2]), **facts)
+                height, width = (samples[place].get('img_shape') or maps[place].shape)[:2]
+                prior = maps[place, :height, :width]  # without what the preprocessor added
+                facts |= _facts(prior, samples[place], has_good)
+                size = samples[place].get('ori_shape') or prior.shape
+                store.write(keys[index], prior, layer=layer, image_size=tuple(size[:2]), **facts)
     barrier()
     if rank == 0:
         store.compact()
@@ -129,11 +142,17 @@ def keys_of(paths: Sequence[str], data_root: str | None) -> list[str]:
     >>> keys_of(['data/a/1.png', 'data/b/2.png'], 'data')
     ['a/1.png', 'b/2.png']
     """
+    root = root_of(paths, data_root)
+    return [Path(os.path.abspath(path)).relative_to(root).as_posix() for path in paths]  # noqa: PTH100
+
+
+def root_of(paths: Sequence[str], data_root: str | None) -> str:
+    """The folder that keys start from."""
     absolute = [os.path.abspath(path) for path in paths]  # noqa: PTH100 (no link is followed)
     root = os.path.abspath(data_root) if data_root else ''  # noqa: PTH100
     if not root or any(not path.startswith(root + os.sep) for path in absolute):
         root = os.path.commonpath([os.path.dirname(path) for path in absolute])  # noqa: PTH120
-    return [Path(path).relative_to(root).as_posix() for path in absolute]
+    return root
 
 
 def hash_of(path: str | Path) -> str:
@@ -141,23 +160,40 @@ def hash_of(path: str | Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def hash_of_weights(model: nn.Module) -> str:
-    """Of all parameters and buffers and their names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if isinstance(value, torch.Tensor):
-            digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+def hash_of_model(model: nn.Module) -> str:
+    """Of its structure, of all parameters and buffers, and of what its preprocessor does."""
+    preprocessor = vars(getattr(model, 'data_preprocessor', None) or nn.Identity())
+    plain = sorted((name, str(value)) for name, value in preprocessor.items() if _is_plain(name, value))
+    digest = hashlib.sha256(f'{_without_addresses(model)} {plain}'.encode())
+    for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):
+        digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def source_of(method: SaliencyMethod, dataset: BaseDataset) -> dict:
-    """What maps are made of: where it differs, they do."""
-    pipeline = [re.sub(' at 0x[0-9a-f]+', '', str(transform)) for transform in dataset.pipeline.transforms]
+def _is_plain(name: str, value) -> bool:
+    return name != 'training' and (value is None or isinstance(value, bool | int | float | str | list | tuple))
+
+
+def _without_addresses(thing) -> str:
+    return re.sub(' at 0x[0-9a-f]+', '', str(thing))
+
+
+def source_of(method: SaliencyMethod, dataset: BaseDataset, paths: Sequence[str], flips: Sequence[str]) -> dict:
+    """What maps are made of: where it differs, they do.
+
+    Of the folder of the images its name alone, so that a data set may be moved, but train/ and test/ do not meet.
+    """
+    pipeline = [
+        f'{type(t).__name__} {sorted(vars(t).items())}' if type(t).__repr__ is object.__repr__ else str(t)
+        for t in dataset.pipeline.transforms
+    ]
+    data = dict(type=type(dataset).__name__, folder=Path(root_of(paths, dataset.data_root)).name)
     return dict(
         method=method.settings(),
-        weights=hash_of_weights(method.model),
-        data=dict(type=type(dataset).__name__, pipeline=pipeline),
+        model=hash_of_model(method.model),
+        data=dict(data, pipeline=[_without_addresses(text) for text in pipeline]),
+        trust=list(flips),
     )
 
 
@@ -168,6 +204,14 @@ def as_tested(dataset: BaseDataset, pipeline: list) -> BaseDataset:
     if not hasattr(dataset, 'pipeline'):
         raise UsageError(
             f'{type(dataset).__name__}: priors are made for one data set at a time, not for several in one'
+        )
+    names = [step['type'] if isinstance(step, dict) else type(step).__name__ for step in pipeline]
+    cropping = [name for name in names if any(word in str(name) for word in ('Crop', 'Pad', 'Random'))]
+    if cropping:
+        raise UsageError(
+            f'{cropping[0]}: the maps would not show the whole image as it is; pass a pipeline of a test that only '
+            "resizes, such as pipeline=[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(224, 224)), "
+            "dict(type='PackInputs')]"
         )
     dataset.full_init()
     seen = copy.copy(dataset)
@@ -201,8 +245,8 @@ def _tile(store: PriorStore, layer: str, info: dict, entry: dict) -> dict:
     )
 
 
-def _state(store: PriorStore, layer: str, key: str, path: str) -> str:
-    """Whether a map is there, and whether it is still that of its image."""
+def _state(store: PriorStore, layer: str, key: str, path: str, source: str) -> str:
+    """Whether a map is there, and whether it is still that of its image and of this source."""
     if (key, layer) not in store:
         return 'missing'
     try:
@@ -211,6 +255,8 @@ def _state(store: PriorStore, layer: str, key: str, path: str) -> str:
         return 'damaged'
     if entry.get('edited'):
         return 'edited'
+    if entry.get('source') != source:
+        return 'foreign'
     return 'there' if entry.get('image') == hash_of(path) else 'changed'
 
 
@@ -219,6 +265,7 @@ def _say_what_is_there(store: PriorStore, states: Counter) -> None:
         there='are there already',
         edited='were edited by hand and stay as they are',
         changed='belong to images that have changed since, and are made anew',
+        foreign='were made by something else, and are made anew',
         damaged='are damaged and are made anew',
     )
     found = [f'{states[state]} {sentence}' for state, sentence in sentences.items() if states[state]]
@@ -230,9 +277,9 @@ def _inputs(model: nn.Module, batch: dict) -> tuple[torch.Tensor, list]:
     """What the model itself makes of a batch for a test: images as it takes them, and the data samples."""
     data = model.data_preprocessor(batch, training=False) if hasattr(model, 'data_preprocessor') else batch
     images = data['inputs']
+    if len({tuple(sample.get('img_shape') or ()) for sample in data['data_samples']}) > 1:
+        raise UsageError('the images of a batch differ in size: resize them in the pipeline, or use batch_size=1')
     if not isinstance(images, torch.Tensor):
-        if len({image.shape for image in images}) > 1:
-            raise UsageError('the images of a batch differ in size: resize them in the pipeline, or use batch_size=1')
         images = torch.stack(list(images)).float()
     return images, data['data_samples']
 

@@ -97,8 +97,11 @@ def trust(maps) -> np.ndarray:
 
 
 def warnings_of(records: Sequence[dict]) -> list[str]:
-    """One sentence for each fault that many maps of defective images share; maps of good images may well be faint."""
-    defective = [record for record in records if record.get('label')]
+    """One sentence for each fault that many maps of defective images share; maps of good images may well be faint.
+
+    An image without a label counts as defective.
+    """
+    defective = [record for record in records if record.get('label', 1) and not record.get('edited')]
     measured = [record for record in defective if 'quality' in record]
     warnings = []
     for fault, among, remedy in [

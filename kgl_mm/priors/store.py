@@ -315,7 +315,12 @@ def _changes(was: dict, now: dict) -> str:
     """What differs between two layers; fields of the source go by their own names."""
     was, now = ({'bits': x['bits'], 'fraction': x['fraction']} | dict(_flat(x['source'])) for x in (was, now))
     names = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
-    return ', '.join(f'{name} was {was.get(name, "absent")}, is {now.get(name, "absent")}' for name in names)
+    return ', '.join(f'{name} was {_short(was.get(name))}, is {_short(now.get(name))}' for name in names)
+
+
+def _short(value: object) -> str:
+    text = 'absent' if value is None else str(value)
+    return text if len(text) <= 40 else f'{text[:12]}...{text[-25:]}'
 
 
 def _flat(source: dict, prefix: str = '') -> Iterator[tuple[str, object]]:

@@ -41,7 +41,7 @@ class SaliencyMethod:
         normalize: ``'max'``: each map by its own maximum, to [0, 1]; ``'evidence'``: that times sigmoid(evidence), so
             that a good part's map stays faint and maps compare across images; None: as the formula gives it.
         flips: of ``'h'``, ``'v'``, ``'hv'``: the maps of the flipped images, flipped back, are averaged in.
-        amp: mixed precision: True, or a type such as ``torch.bfloat16``.
+        amp: mixed precision: True, or a type such as ``'bfloat16'``.
     """
 
     def __init__(
@@ -50,12 +50,18 @@ class SaliencyMethod:
         target: Target = 'defect',
         normalize: str | None = 'max',
         flips: Sequence[str] = (),
-        amp: bool | torch.dtype = False,
+        amp: bool | str | torch.dtype = False,
     ) -> None:
         if normalize not in NORMALIZE:
             raise UsageError(f"normalize={normalize!r}: not 'max', 'evidence' or None")
         if isinstance(flips, str) or not set(flips) <= set(FLIPS):
             raise UsageError(f"flips={flips!r}: not a list of 'h', 'v' and 'hv'")
+        if isinstance(amp, str):
+            amp = getattr(torch, amp, amp)
+        if not isinstance(amp, bool | torch.dtype):
+            raise UsageError(f'amp={amp!r}: not True, False or a type such as bfloat16')
+        if not (callable(target) or isinstance(target, str | int | list | tuple | torch.Tensor)):
+            raise UsageError(f"target={target!r}: not 'defect', 'predicted', a class or a function of the logits")
         self.model = model
         self.target = target
         self.normalize = normalize
@@ -103,6 +109,8 @@ def explain(
     if not isinstance(images, torch.Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
         raise UsageError('images must be a tensor of floats, images x channels x height x width, normalised')
     target = first.target if target is None else target
+    for method in methods:
+        method.prepare(images)
     views, scores = [[] for _ in methods], []
     with undisturbed(first.model), full_precision(images):
         for dims in [(), *(FLIPS[flip] for flip in dict.fromkeys((*first.flips, *also)))]:

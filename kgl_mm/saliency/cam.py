@@ -48,7 +48,6 @@ class CAM(SaliencyMethod):
         return dict(super().settings(), layers=self.layers, fuse=self.fuse)
 
     def watch(self, run: OnePass, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        self.prepare(images)
         size = images.shape[2:]
         maps = {}
 

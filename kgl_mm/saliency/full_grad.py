@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrize import is_parametrized
 
 from kgl_mm.errors import UsageError
 from kgl_mm.registry import SALIENCY
@@ -41,7 +41,7 @@ class FullGrad(SaliencyMethod):
     :math:`\beta - \gamma \mu / \sigma`. :meth:`decompose` gives the terms, nothing rescaled. The map is the sum of
     their absolute values over channels, resized to the image; terms without a place, as of a linear layer, are left
     out. Other non-linearities (sigmoid gates, swish, layer norm) leave a gap, which is measured at the first images
-    and warned of.
+    and warned of, unless mixed precision hides it.
 
     Args:
         model: any module that maps images to logits.
@@ -66,7 +66,8 @@ class FullGrad(SaliencyMethod):
         size = tuple(images.shape[2:])
         sums: dict[tuple[int, int], torch.Tensor] = {}
         scratch = _Scratch()
-        totals = []  # of every layer, at the first images only
+        measures = self.gap is None and not self.amp
+        totals = []  # of every layer
 
         def add(layer: torch.Tensor) -> None:
             place = tuple(layer.shape[1:])
@@ -74,7 +75,7 @@ class FullGrad(SaliencyMethod):
 
         def at_bias(gradient: torch.Tensor, module: nn.Module) -> None:
             bias = bias_of(module, gradient)
-            if self.gap is None:
+            if measures:
                 totals.append(_by_image(gradient * bias, len(images)))
             view = feature_map(gradient.shape, size) if len(gradient) == len(images) else None
             if view is None or max(view(gradient).shape[2:]) == 1:
@@ -86,7 +87,7 @@ class FullGrad(SaliencyMethod):
 
         def at_input(seen: torch.Tensor, gradient: torch.Tensor) -> None:
             terms = seen * gradient
-            if self.gap is None:
+            if measures:
                 totals.append(_by_image(terms, len(images)))
             add(self._layer_map(terms, None, scratch))
 
@@ -95,7 +96,7 @@ class FullGrad(SaliencyMethod):
         run.at_input(at_input)
 
         def result(score: torch.Tensor) -> torch.Tensor:
-            if totals and not self.amp:
+            if totals:
                 self._tell_gap(torch.stack(totals).sum(0), score)
             return torch.stack([resize(layer, size) for layer in sums.values()]).sum(0)
 
@@ -162,7 +163,7 @@ def biased_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def bias_of(module: nn.Module, output: torch.Tensor) -> torch.Tensor:
     """What a layer adds, in evaluation mode, to an output of this shape: of a shape that goes with it."""
-    bias = module._parameters.get('bias')
+    bias = module.bias if _own_bias(module) else None
     if _is_fixed_norm(module):
         shift = -module.running_mean.to(output) * (module.running_var.to(output) + module.eps).rsqrt()
         if module.weight is not None:
@@ -183,9 +184,11 @@ def _by_image(terms: torch.Tensor, batch: int) -> torch.Tensor:
 
 
 def _own_bias(module: nn.Module) -> bool:
-    return isinstance(module._parameters.get('bias'), torch.Tensor)
+    """Whether it has a bias itself, and does not merely show one of a module inside."""
+    own = 'bias' in module._parameters or 'bias' in module._buffers or is_parametrized(module, 'bias')
+    return own and isinstance(module.bias, torch.Tensor)
 
 
 def _is_fixed_norm(module: nn.Module) -> bool:
     """Whether it is a norm that uses what it has learned of mean and deviation, not those of its input."""
-    return isinstance(module, _NormBase) and module.running_mean is not None
+    return all(isinstance(getattr(module, name, None), torch.Tensor) for name in ('running_mean', 'running_var'))

@@ -41,7 +41,7 @@ def _fits(grid: Sequence[int], size: Sequence[int]) -> bool:
 
 def named_layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     """The layers of these names, or one sentence that says which there are."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     missing = [name for name in names if not name or name not in modules]
     if missing or not names:
         leaves = [name for name, module in modules.items() if name and not any(module.children())]
@@ -77,7 +77,7 @@ def choose_layers(model: nn.Module, images: torch.Tensor, depth: int) -> list[st
             handles.append(module.register_forward_hook(note))
     try:
         with undisturbed(model), torch.no_grad():
-            model(images[:1])
+            model(images[:1].clone())
     finally:
         for handle in handles:
             handle.remove()

@@ -15,10 +15,14 @@ from .targets import Target, evidence
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients of weights inside; all flags as they were afterwards, also after an error."""
     training = [(module, module.training) for module in model.modules()]
+    # a checkpointed block is run again in the backward pass, which asks for a gradient of everything
+    checkpointed = [module for module in model.modules() if getattr(module, 'with_cp', False) is True]
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for module, _ in training:  # not model.eval(), which a model may answer with more than a flag
             module.training = False
+        for module in checkpointed:
+            module.with_cp = False
         for parameter in wanted:
             parameter.requires_grad_(False)
         with torch.inference_mode(False), torch.enable_grad():
@@ -26,6 +30,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in training:
             module.training = flag
+        for module in checkpointed:
+            module.with_cp = True
         for parameter in wanted:
             parameter.requires_grad_(True)
 
@@ -78,10 +84,11 @@ class OnePass:
         def watch(_module, _inputs, output):
             if not isinstance(output, torch.Tensor):
                 return None
-            if not output.requires_grad:
-                output = output.detach().requires_grad_()
-                self._roots.append(output)
-            copy = output.clone()
+            with torch.enable_grad():  # the model may have switched it off up to here
+                if not output.requires_grad:
+                    output = output.detach().requires_grad_()
+                    self._roots.append(output)
+                copy = output.clone()
             copy.register_hook(lambda gradient: callback(_wide(output), _wide(gradient)))
             return copy
 
@@ -94,7 +101,7 @@ class OnePass:
             self._roots = [images.requires_grad_()]
         with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
             # a copy, since the model may work in place on what it is given
-            logits = self.model(images.clone() if self._at_input else images)
+            logits = self.model(images.clone())
         score = evidence(logits, target)
         if not self._roots or not score.requires_grad:
             raise UsageError('no gradient reaches the layers that were asked for: the logits do not depend on them')

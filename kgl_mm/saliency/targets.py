@@ -34,7 +34,10 @@ def evidence(logits: torch.Tensor, target: Target = 'defect') -> torch.Tensor:
         if target == 'predicted':
             return logits.amax(1)
         return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1:].amax(1) - logits[:, 0]
-    classes = torch.as_tensor(target, device=logits.device).expand(len(logits))
+    classes = torch.as_tensor(target, device=logits.device)
+    if classes.is_floating_point() or tuple(classes.shape) not in ((), (len(logits),)):
+        raise UsageError(f'target={target}: not a class, nor one for each of the {len(logits)} images')
+    classes = classes.expand(len(logits))
     if classes.min() < 0 or classes.max() >= logits.shape[1]:
         raise UsageError(f'target={target}: the model has classes 0 to {logits.shape[1] - 1}')
     return logits.gather(1, classes[:, None])[:, 0]

@@ -8,6 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torchvision.models import resnet18
 
+from kgl_mm.errors import UsageError
 from kgl_mm.priors import PriorStore
 
 
@@ -22,9 +23,9 @@ def dataloader(surfaces, pipeline, split):
     return dict(batch_size=8, num_workers=0, dataset=dataset, sampler=sampler)
 
 
-def test_in_a_stock_mmpretrain_config(tmp_path, surfaces, pipeline):
-    """Data set, sampler, metric and priors of kgl_mm in a config with nothing else of it, run by the stock Runner."""
-    cfg = Config(
+def stock_config(tmp_path, surfaces, transforms, **hook):
+    """A config that has nothing of kgl_mm but data set, sampler, metric and priors."""
+    return Config(
         dict(
             default_scope='mmpretrain',
             work_dir=str(tmp_path),
@@ -35,16 +36,20 @@ def test_in_a_stock_mmpretrain_config(tmp_path, surfaces, pipeline):
                 head=dict(type='LinearClsHead', num_classes=2, in_channels=512, topk=(1,)),
             ),
             data_preprocessor=dict(mean=[127.5] * 3, std=[64.0] * 3),
-            train_dataloader=dataloader(surfaces, pipeline, 'train'),
-            test_dataloader=dataloader(surfaces, pipeline, 'test'),
+            train_dataloader=dataloader(surfaces, transforms, 'train'),
+            test_dataloader=dataloader(surfaces, transforms, 'test'),
             test_evaluator=dict(type='kgl_mm.DefectMetric'),
             train_cfg=dict(by_epoch=True, max_epochs=1),
             test_cfg=dict(),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
-            custom_hooks=[dict(type='kgl_mm.PriorGenerationHook', method=dict(type='kgl_mm.GradCAM'), flips=[])],
+            custom_hooks=[dict(type='kgl_mm.PriorGenerationHook', flips=[], **hook)],
         )
     )
-    runner = Runner.from_cfg(cfg)
+
+
+def test_in_a_stock_mmpretrain_config(tmp_path, surfaces, pipeline):
+    """Run by the stock Runner."""
+    runner = Runner.from_cfg(stock_config(tmp_path, surfaces, pipeline, method=dict(type='kgl_mm.GradCAM')))
     runner.train()
     store = PriorStore(tmp_path / 'priors')
     assert str(store.verify()) == f'{len(runner.train_dataloader.dataset)} as written'
@@ -53,6 +58,31 @@ def test_in_a_stock_mmpretrain_config(tmp_path, surfaces, pipeline):
     assert 0 <= metrics['AP'] <= 1
     assert metrics['num_images'] == 51
     assert isinstance(runner.test_evaluator, Evaluator)
+
+
+@pytest.mark.parametrize(
+    ('change', 'sentence'),
+    [
+        (dict(pipeline=[dict(type='LoadImageFromFile'), dict(type='CenterCrop', crop_size=8)]), 'CenterCrop: the maps'),
+        (dict(method=dict(type='RiseCAM')), 'method RiseCAM: not one of'),
+    ],
+)
+def test_what_is_wrong_with_priors_shows_before_the_training(tmp_path, surfaces, pipeline, change, sentence):
+    runner = Runner.from_cfg(stock_config(tmp_path, surfaces, pipeline, **change))
+    with pytest.raises(UsageError, match=sentence):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_the_priors_of_an_earlier_training_are_put_aside(tmp_path, surfaces, pipeline):
+    for seed in (0, 1):
+        cfg = stock_config(tmp_path, surfaces, pipeline)
+        cfg.randomness = dict(seed=seed)
+        cfg.experiment_name = f'run{seed}'
+        Runner.from_cfg(cfg).train()
+    (aside,) = tmp_path.glob('priors-*')
+    sources = [PriorStore(folder).source()['model'] for folder in (aside, tmp_path / 'priors')]
+    assert sources[0] != sources[1]
 
 
 class TorchvisionModel(BaseModel):

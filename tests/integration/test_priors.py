@@ -51,8 +51,8 @@ def test_the_hook_uses_the_best_checkpoint_and_leaves_the_model_as_it_was(tool, 
     tool('train.py', config, '--work-dir', 'a', '--data-options', 'val_fraction=0.3')
     (checkpoint,) = (tmp_path / 'a/stage1').glob('best_AP_epoch_*.pth')
     tool('generate_priors.py', config, checkpoint, '--out', 'best', '--data-options', 'val_fraction=0.3')
-    weights = PriorStore(tmp_path / 'best').source()['weights']
-    assert PriorStore(tmp_path / 'a/stage1/priors').source()['weights'] == weights
+    model = PriorStore(tmp_path / 'best').source()['model']
+    assert PriorStore(tmp_path / 'a/stage1/priors').source()['model'] == model
     plain = write_config('plain.py', extra=best)
     tool('train.py', plain, '--work-dir', 'b', '--data-options', 'val_fraction=0.3')
     states = [torch.load(tmp_path / run / 'stage1/epoch_3.pth', weights_only=True)['state_dict'] for run in 'ab']

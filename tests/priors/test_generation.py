@@ -1,6 +1,7 @@
 import logging
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import ConcatDataset, pseudo_collate
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, TRANSFORMS
 from mmpretrain.registry import MODELS
 
 from kgl_mm.errors import UsageError
@@ -102,9 +103,9 @@ def test_an_interruption_changes_no_byte(run, model, method, monkeypatch):
 
 def test_what_is_there_is_not_made_again(run, passes, log):
     before = files(run())
-    assert len(passes) == 4
+    assert len(passes) == 5  # a first look, and the four batches
     assert files(run()) == before
-    assert len(passes) == 4
+    assert len(passes) == 6
     assert any('of 11 maps 11 are there already' in line for line in log)
 
 
@@ -120,7 +121,7 @@ def test_the_store_of_another_checkpoint_or_other_settings_is_refused(run, model
         run(method=LayerCAM(model, normalize='evidence', fuse='mean'))
     with torch.no_grad():
         model.head.fc.bias += 1
-    with pytest.raises(UsageError, match=r'stale: .*weights'):
+    with pytest.raises(UsageError, match=r'stale: .*model was'):
         run()
     assert files(run('other')) != before
     assert files(PriorStore(Path(run('other').root).with_name('store'))) == before
@@ -141,7 +142,7 @@ def test_edited_changed_and_damaged_maps(run, passes, log, surfaces, drawn):
         cv2.imwrite(str(image), cv2.imread(str(image)) // 2)
         passes.clear()
         again = run()
-        assert len(passes) == 2  # the batches of these four
+        assert len(passes) == 1 + 2  # a first look, and the batches of these four
         (line,) = [line for line in log if 'were edited' in line]
         assert '7 are there already; 1 were edited by hand and stay as they are; 1 belong to images' in line
         assert again.is_edited(keys[0])
@@ -228,6 +229,130 @@ def test_images_of_several_sizes(run, tmp_path):
         path = dataset.get_data_info(index)['img_path']
         key = keys_of([path], str(folder))[0]
         assert store.read(key).shape == cv2.imread(path).shape[:2]
+
+
+def spot(kind, size, at, folder, name):
+    image = np.full(size, 90, np.uint8)
+    cv2.circle(image, at[::-1], 4, 250, -1)
+    (folder / kind).mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(folder / kind / f'{name}.png'), image)
+
+
+@pytest.fixture
+def spots(tmp_path):
+    """A function that makes a data set of bright spots at one place in images of two sizes."""
+
+    def make(pipeline):
+        folder = tmp_path / 'spots'
+        for number, size in enumerate(((60, 60), (120, 60)) * 3):
+            for kind in ('good', 'dent'):
+                spot(kind, size, (40, 20), folder, str(number))
+        load, pack = dict(type='mmpretrain.LoadImageFromFile'), dict(type='kgl_mm.PackDefect')
+        cfg = dict(type='kgl_mm.DefectFolder', data_root=str(folder), split_file=str(tmp_path / 'split.csv'))
+        steps = [TRANSFORMS.build(step) for step in (load, *pipeline, pack)]
+        return as_tested(DATASETS.build(dict(cfg, pipeline=[])), steps)
+
+    return make
+
+
+class Brightness(torch.nn.Module):
+    """Its evidence is the brightness, so the map of an image is the image."""
+
+    def __init__(self, data_preprocessor):
+        super().__init__()
+        self.data_preprocessor = MODELS.build(data_preprocessor)
+        self.gray, self.head = torch.nn.Conv2d(3, 1, 1), torch.nn.Linear(1, 2)
+        with torch.no_grad():
+            self.gray.weight.fill_(1)
+            self.gray.bias.zero_()
+            self.head.weight.copy_(torch.tensor([[0.0], [1.0]]))
+
+    def forward(self, images):
+        return self.head(self.gray(images).relu().mean((2, 3)))
+
+
+PREPROCESSOR = dict(type='mmpretrain.ClsDataPreprocessor', mean=[127.5] * 3, std=[50.0] * 3)
+
+
+@pytest.mark.parametrize('preprocessor', [PREPROCESSOR, dict(PREPROCESSOR, pad_size_divisor=32)])
+@pytest.mark.parametrize('resize', [[], [dict(type='mmpretrain.Resize', scale=(90, 120))]])
+def test_the_map_lies_where_its_image_does(run, spots, preprocessor, resize):
+    method = GradCAM(Brightness(preprocessor), layers=['gray'])
+    store = run(method=method, dataset=spots(resize), batch_size=1, fraction=1.0)
+    assert len(store) > 4
+    for key in store.keys():  # noqa: SIM118
+        prior = store.read(key)
+        row, column = (int(np.median(axis)) for axis in np.nonzero(prior > 0.9 * prior.max()))
+        assert abs(row - 40) <= 1
+        assert abs(column - 20) <= 1
+
+
+def test_images_of_two_sizes_in_a_batch_are_refused(run, spots):
+    with pytest.raises(UsageError, match='differ in size'):
+        run(method=GradCAM(Brightness(PREPROCESSOR), layers=['gray']), dataset=spots([]), batch_size=12)
+
+
+@pytest.mark.parametrize('kind', ['CenterCrop', 'RandomFlip', 'mmpretrain.RandomResizedCrop'])
+def test_a_pipeline_that_crops_or_draws_is_refused(surfaces, kind):
+    with pytest.raises(UsageError, match=f'{kind}: the maps would not show the whole image'):
+        as_tested(surfaces, [dict(type='LoadImageFromFile'), dict(type=kind)])
+
+
+def test_another_preprocessor_or_structure_is_another_source(run, model):
+    run()
+    kept = model.data_preprocessor
+    model.data_preprocessor = MODELS.build(dict(PREPROCESSOR, mean=[0.0] * 3, std=[50.0] * 3, to_rgb=True))
+    with pytest.raises(UsageError, match='stale: model was'):
+        run()
+    model.data_preprocessor = kept
+    run()  # the same again
+    model.backbone.stages[0][0].activate.negative_slope = 0.3
+    with pytest.raises(UsageError, match='stale: model was'):
+        run()
+
+
+def test_the_same_keys_of_another_folder_are_refused(run, surfaces, tmp_path):
+    run()
+    shutil.copytree(surfaces.data_root, tmp_path / 'elsewhere')
+    cfg = dict(type='kgl_mm.SyntheticSurface', num_train=(7, 4), num_test=(2, 2), size=(64, 64))
+    other = DATASETS.build(dict(cfg, data_root=str(tmp_path / 'elsewhere')))
+    with pytest.raises(UsageError, match=r'stale: data\.folder was drawn, is elsewhere'):
+        run(dataset=as_tested(other, surfaces.pipeline.transforms))
+
+
+def test_maps_whose_source_is_forgotten_are_made_anew(run, model, log):
+    before = files(run())
+    (Path(run().root) / 'store.json').unlink()
+    store = run(method=GradCAM(model, normalize='evidence'))
+    assert any('11 were made by something else' in line for line in log)
+    assert files(store) != before
+    assert files(store) == files(run('fresh', GradCAM(model, normalize='evidence')))
+
+
+def test_a_failed_attempt_leaves_no_store_behind(run, model, tmp_path):
+    with pytest.raises(UsageError, match='is no map'):
+        run(method=GradCAM(model, layers=['head.fc']))
+    assert not (tmp_path / 'store').exists()
+    run()
+
+
+@pytest.mark.parametrize('wrong', [dict(batch_size=0), dict(threads=0)])
+def test_numbers_below_one_are_refused(run, wrong):
+    with pytest.raises(UsageError, match='at least 1'):
+        run(**wrong)
+
+
+def test_a_data_set_without_images_is_refused(run, surfaces):
+    with pytest.raises(UsageError, match='it has none'):
+        run(dataset=surfaces.get_subset([]))
+
+
+def test_trust_is_that_of_the_flips_asked_for(run, model):
+    averaged = LayerCAM(model, flips=['h', 'v', 'hv'])
+    plain, over = run('plain', LayerCAM(model), flips=('v',)), run('over', averaged, flips=('v',))
+    for key in plain.keys():  # noqa: SIM118
+        assert over.entry(key)['trust'] == pytest.approx(plain.entry(key)['trust'], abs=1e-3)
+    assert 'trust' not in run('none', averaged, flips=()).entry(plain.keys()[0])
 
 
 def test_keys():

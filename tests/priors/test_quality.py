@@ -152,7 +152,8 @@ def test_one_warning_a_fault_and_only_where_many_share_it(bad, said):
 
 def test_nothing_to_warn_of():
     assert warnings_of([]) == []
-    assert warnings_of([{'key': 'a', 'peak': 0, 'constant': True}]) == []
+    assert warnings_of([{'key': 'a', 'peak': 0, 'constant': True, 'label': 0}]) == []
+    assert warnings_of([{'key': 'a', 'peak': 1, 'edited': True}]) == []
 
 
 def test_the_summary_is_one_line_of_what_was_measured():

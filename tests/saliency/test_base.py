@@ -58,6 +58,7 @@ def test_resize_is_opencv_s():
 @pytest.mark.parametrize('method', METHODS)
 def test_mixed_precision_is_close_and_in_float32(model, images, method):
     exact, mixed = method(model)(images), method(model, amp=True)(images)
+    assert method(model, amp='bfloat16')(images).equal(mixed)
     assert mixed.dtype == torch.float32
     assert not mixed.equal(exact)
     correlation = torch.corrcoef(torch.stack([exact.flatten(), mixed.flatten()]))[0, 1]

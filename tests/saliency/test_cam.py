@@ -161,6 +161,11 @@ def test_layers_are_chosen_once(networks, images):
         (dict(normalize='minmax'), 'normalize='),
         (dict(flips='hv'), 'flips='),
         (dict(flips=['x']), 'flips='),
+        (dict(target=0.5), 'target='),
+        (dict(target=None), 'target='),
+        (dict(target=torch.tensor([0.5, 1, 1])), 'not a class'),
+        (dict(target=[0, 1]), 'one for each of the 3 images'),
+        (dict(amp='float13'), 'amp='),
     ],
 )
 def test_wrong_arguments_get_one_sentence(classifier, images, kwargs, sentence):
@@ -168,6 +173,26 @@ def test_wrong_arguments_get_one_sentence(classifier, images, kwargs, sentence):
     model.unused = nn.Conv2d(3, 3, 1)
     with pytest.raises(UsageError, match=sentence):
         LayerCAM(model, **dict(dict(layers=['backbone.layer4']), **kwargs))(images)
+
+
+class Blind(nn.Module):
+    """Takes no gradient behind its first layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+        self.same = self.stem
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = self.stem(x).relu()
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize('name', ['stem', 'same'])
+def test_a_layer_that_no_gradient_reaches_gets_one_sentence(images, name):
+    with pytest.raises(UsageError, match='no gradient reaches'):
+        LayerCAM(Blind(), layers=[name])(images)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from torch import nn
+from torch.nn.utils import parametrize
 from torchvision.models import inception_v3
+from torchvision.ops import FrozenBatchNorm2d
 
 from kgl_mm.errors import UsageError
 from kgl_mm.saliency import FullGrad
@@ -193,6 +195,20 @@ def test_every_layer_that_has_a_bias_counts():
         nn.Flatten(), nn.Linear(4, 2, bias=False), nn.Linear(2, 2))  # fmt: skip
     assert list(biased_layers(network)) == ['0', '1', '2', '3', '8']
     assert_complete(awaken(network).double(), torch.randn(2, 3, 9, 9).double())
+
+
+def test_biases_that_are_buffers_or_computed_count():
+    class Doubled(nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    conv = nn.Conv2d(3, 4, 3)
+    parametrize.register_parametrization(conv, 'bias', Doubled())
+    network = awaken(nn.Sequential(conv, FrozenBatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 49, 2)))
+    network[1].bias.normal_()
+    network[1].running_mean.normal_()
+    found = assert_complete(network.double(), torch.randn(2, 3, 9, 9).double())
+    assert found.layers == ['0', '1', '4']
 
 
 def test_statistics_are_those_of_now(toy_image):

@@ -129,6 +129,39 @@ def test_methods_together_equal_methods_apart(classifier, images):
         torch.testing.assert_close(one, other.maps)
 
 
+def test_layers_left_open_are_chosen_before_the_shared_pass(classifier, images):
+    model = classifier(dict(type='ResNet', depth=18), 512)
+    first, second = explain([LayerCAM(model), GradCAM(model)], images)
+    torch.testing.assert_close(second.maps, GradCAM(model)(images))
+    torch.testing.assert_close(first.maps, LayerCAM(model)(images))
+
+
+class Greedy(nn.Module):
+    """Works in place on what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(self.conv(x.sub_(0.5)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_the_images_are_as_before(images, method):
+    given = images.clone()
+    method(Greedy(), flips=['h'])(given)
+    assert given.equal(images)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_checkpointed_blocks(classifier, images, method):
+    plain = classifier(dict(type='ResNet', depth=18), 512)
+    frugal = classifier(dict(type='ResNet', depth=18, with_cp=True), 512)
+    torch.testing.assert_close(method(frugal)(images), method(plain)(images))
+    assert frugal.backbone.layer1[0].with_cp
+
+
 def test_no_graph_and_no_weight_gradient_is_computed(classifier, images):
     model = classifier(dict(type='ResNet', depth=18), 512)
     seen = []

@@ -1,6 +1,9 @@
 import copy
+import time
 from pathlib import Path
 
+from mmengine.dataset import BaseDataset
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DefaultScope
@@ -54,11 +57,25 @@ class PriorGenerationHook(Hook):
         self.pipeline = pipeline
         self.kwargs = kwargs
 
+    def before_train(self, runner) -> None:
+        """What is wrong shows before the training; the store of another one is put aside."""
+        self._dataset(runner)
+        build_method(self.method, _bare(runner.model))
+        store = Path(runner.work_dir, self.out)
+        if not runner._resume:
+            barrier()  # every process has looked before the first one changes what is there
+            if is_main_process() and store.exists():
+                aside = store.with_name(f'{store.name}-{time.strftime("%Y%m%d-%H%M%S")}')
+                store.rename(aside)
+                runner.logger.info(f'The priors of an earlier training are now in {aside}.')
+            barrier()
+
     def after_train(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        dataset = as_tested(runner.train_dataloader.dataset, self.pipeline or test_pipeline(runner.cfg))
+        model = _bare(runner.model)
+        dataset = self._dataset(runner)
         kept = copy.deepcopy(model.state_dict())
         path = _checkpoint(runner)
+        runner.logger.info(f'Writing priors by {path or "the weights as they are"}')
         try:
             if path:
                 model.load_state_dict(load_from_file(str(path), map_location='cpu')['state_dict'])
@@ -69,6 +86,13 @@ class PriorGenerationHook(Hook):
         sheet = Path(store.root, SHEET)
         if hasattr(runner.visualizer, 'add_contact_sheet') and sheet.exists():
             runner.visualizer.add_contact_sheet('priors', sheet.read_bytes())
+
+    def _dataset(self, runner) -> BaseDataset:
+        return as_tested(runner.train_dataloader.dataset, self.pipeline or test_pipeline(runner.cfg))
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 def build_method(settings: dict, model: nn.Module) -> SaliencyMethod:
@@ -97,6 +121,10 @@ def test_pipeline(cfg) -> list:
 
 
 def _checkpoint(runner) -> Path | None:
-    best = runner.message_hub.runtime_info.get('best_ckpt')
-    found = Path(runner.work_dir, Path(best).name) if best else latest_checkpoint(Path(runner.work_dir))
-    return found if found and found.is_file() else None
+    """The best one (by the first of several metrics), as it is named or in the work directory; else the last one."""
+    known = runner.message_hub.runtime_info
+    best = next((known[key] for key in sorted(known) if key.startswith('best_ckpt') and known[key]), None)
+    for path in (Path(best), Path(runner.work_dir, Path(best).name)) if best else ():
+        if path.is_file():
+            return path
+    return latest_checkpoint(Path(runner.work_dir))

@@ -16,7 +16,11 @@ class GlobalPooling(nn.Module):
         parts = {'avg': [torch.mean], 'max': [torch.amax], 'max_avg': [torch.amax, torch.mean]}
         if mode not in parts:
             raise UsageError(f"GlobalPooling: mode is {mode!r}, choose 'avg', 'max' or 'max_avg'.")
+        self.mode = mode
         self.parts = parts[mode]
+
+    def extra_repr(self) -> str:
+        return self.mode
 
     def forward(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(torch.cat([pool(x, dim=(2, 3)) for pool in self.parts], 1) for x in inputs)
