@@ -1,6 +1,6 @@
 import pytest
 import torch
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 from mmpretrain.registry import MODELS
 
 from kgl_mm.priors.generation import generate
@@ -8,6 +8,13 @@ from kgl_mm.priors.store import PriorStore
 from kgl_mm.saliency import LayerCAM
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='kgl_mm.LoadMask'), dict(type='kgl_mm.PackDefect')]
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """Names without a prefix are mmpretrain's, whatever a runner of another test has left behind."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
 
 
 @pytest.fixture(scope='session')
@@ -19,8 +26,7 @@ def drawn(tmp_path_factory):
 @pytest.fixture
 def surfaces(drawn):
     cfg = dict(type='kgl_mm.SyntheticSurface', data_root=drawn, num_train=(7, 4), num_test=(2, 2), size=(64, 64))
-    pipeline = [dict(step, type=f'mmpretrain.{step["type"]}') if '.' not in step['type'] else step for step in PIPELINE]
-    return DATASETS.build(dict(cfg, pipeline=pipeline, test_mode=True))
+    return DATASETS.build(dict(cfg, pipeline=PIPELINE, test_mode=True))
 
 
 @pytest.fixture
