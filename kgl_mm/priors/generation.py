@@ -236,12 +236,12 @@ def contact_sheet(store: PriorStore, layer: str, infos: Sequence[dict], entries:
 
 def _tile(store: PriorStore, layer: str, info: dict, entry: dict) -> dict:
     mask = info.get('mask_path')
-    kind = {0: 'good', None: ''}.get(info.get('gt_label'), 'defect')
+    kind = {0: 'good', 1: 'defect'}.get(entry.get('label'), '')
     return dict(
         image=info['img_path'],
         prior=store.read(entry['key'], layer),
         mask=read_mask(mask) if mask else None,
-        caption=f'{kind} {entry["peak"]:.2g}',
+        caption=f'{kind} {entry["peak"]:.2g}'.strip(),
     )
 
 

@@ -199,10 +199,19 @@ def test_a_map_that_is_not_finite_is_refused(run, model):
         run()
 
 
-def test_class_0_that_is_not_good_is_warned_of(run, surfaces, log):
+def test_class_0_that_is_not_good_is_warned_of_and_not_called_good(run, surfaces, log, monkeypatch):
+    captions = []
+    draw = generation.draw_contact_sheet
+    monkeypatch.setattr(
+        generation,
+        'draw_contact_sheet',
+        lambda rows: captions.extend(tile['caption'] for row in rows.values() for tile in row) or draw(rows),
+    )
     surfaces._metainfo['classes'] = ('ng', 'ok')
     store = run()
     assert any("class 0, 'ng'" in line for line in log)
+    assert captions
+    assert all(caption.startswith('defect ') for caption in captions)
     assert all('quality' in store.entry(key) for key in store.keys())  # noqa: SIM118
 
 
