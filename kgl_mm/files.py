@@ -1,5 +1,6 @@
-"""Writes that a kill cannot leave half done."""
+"""Writes that a kill cannot leave half done, and the hash of a file."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -23,6 +24,12 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def hash_of(path: str | Path) -> str:
+    """The sha256 of a file, in hex digits."""
+    with Path(path).open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def write_json(path: str | Path, data: dict) -> None:

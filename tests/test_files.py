@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kgl_mm.files import read_json, write_atomically, write_json
+from kgl_mm.files import hash_of, read_json, write_atomically, write_json
 
 
 def test_write_replaces_whole_and_leaves_nothing_behind(tmp_path):
@@ -56,3 +56,9 @@ def test_kill_during_writes_leaves_one_whole_version(tmp_path):
     content = path.read_bytes()
     assert len(content) == 3_000_000
     assert set(content) in ({ord('a')}, {ord('b')})
+
+
+def test_the_hash_of_a_file(tmp_path):
+    (tmp_path / 'abc').write_bytes(b'abc')
+    # of FIPS 180-2, appendix B.1
+    assert hash_of(tmp_path / 'abc') == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'

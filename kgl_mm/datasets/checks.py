@@ -1,6 +1,5 @@
 """What can be wrong with a set of images, found before training: by headers and sizes, hashing only at the end."""
 
-import hashlib
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from kgl_mm.errors import UsageError
+from kgl_mm.files import hash_of
 
 _JPEG, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _PNG, _PNG_END = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR', b'IEND\xaeB`\x82'
@@ -98,7 +98,7 @@ def file_faults(pairs: Iterable[tuple[str, str | None]]) -> list[str]:
 def twins(paths: Sequence[str], splits: Sequence[str]) -> list[list[str]]:
     """Groups of byte-identical files that stand in more than one split."""
     groups = [list(zip(paths, splits, strict=True))]
-    for feature in (_size, _middle, _digest):
+    for feature in (_size, _middle, hash_of):
         groups = [finer for group in groups for finer in _divide(group, feature)]
     return [sorted(path for path, _ in group) for group in groups]
 
@@ -119,11 +119,6 @@ def _middle(path: str) -> int:
     with FileIO(path) as file:
         file.seek(file.seek(0, 2) // 2)
         return hash(file.read(4096))
-
-
-def _digest(path: str) -> bytes:
-    with FileIO(path) as file:
-        return hashlib.file_digest(file, 'sha256').digest()
 
 
 def some(things: Sequence[str], most: int = 5) -> str:

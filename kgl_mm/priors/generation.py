@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 
 from kgl_mm.datasets.defect_dataset import read_mask
 from kgl_mm.errors import UsageError
-from kgl_mm.files import write_atomically
-from kgl_mm.saliency import SaliencyMethod
+from kgl_mm.files import hash_of, write_atomically
+from kgl_mm.saliency import Explanation, SaliencyMethod
 from kgl_mm.visualization import SHEET, draw_contact_sheet
 
 from .binarize import binarize
@@ -78,7 +78,6 @@ def generate(
         raise UsageError(f'{type(dataset).__name__}: priors need images that are files, and it has none')
     paths = [info['img_path'] for info in infos]
     keys = keys_of(paths, dataset.data_root)
-    source = source_of(method, dataset, paths, flips)
     classes = dataset.metainfo.get('classes')
     has_good = not classes or classes[0] == 'good'
     if not has_good and method.target == 'defect':
@@ -90,8 +89,10 @@ def generate(
         )
     with _steady(threads):
         first = _inputs(method.model, pseudo_collate([dataset[0]]))[0]
-        method.explain(first)  # what is wrong with it shows before there is a store of it
-        source['method'] = method.settings()
+        method.prepare(first)
+        if layer not in store.layers():
+            method.explain(first)  # what is wrong with it shows before there is a store of it
+        source = source_of(method, dataset, paths, flips)
         digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:12]
         store.begin(layer, source, bits=bits, fraction=fraction)
         states = [_state(store, layer, key, path, digest) for key, path in zip(keys, paths, strict=True)]
@@ -105,11 +106,10 @@ def generate(
             images, samples = _inputs(method.model, batch)
             found = method.explain(images, also=flips)
             maps, evidence = found.maps.float().cpu().numpy(), found.evidence.tolist()
-            views = found.views[[0, *(1 + list(dict.fromkeys((*method.flips, *flips))).index(flip) for flip in flips)]]
             broken = [keys[index] for place, index in enumerate(indices) if not np.isfinite(maps[place]).all()]
             if broken:
                 raise UsageError(f'{broken[0]}: its map is not finite; the training may have diverged')
-            trusts = trust(views.float().cpu().numpy()) if flips else None
+            trusts = trust(_views(found, method, flips).float().cpu().numpy()) if flips else None
             for place, index in enumerate(indices):
                 if states[index] not in TO_DO:
                     continue
@@ -153,11 +153,6 @@ def root_of(paths: Sequence[str], data_root: str | None) -> str:
     if not root or any(not path.startswith(root + os.sep) for path in absolute):
         root = os.path.commonpath([os.path.dirname(path) for path in absolute])  # noqa: PTH120
     return root
-
-
-def hash_of(path: str | Path) -> str:
-    with Path(path).open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def hash_of_model(model: nn.Module) -> str:
@@ -282,6 +277,12 @@ def _inputs(model: nn.Module, batch: dict) -> tuple[torch.Tensor, list]:
     if not isinstance(images, torch.Tensor):
         images = torch.stack(list(images)).float()
     return images, data['data_samples']
+
+
+def _views(found: Explanation, method: SaliencyMethod, flips: Sequence[str]) -> torch.Tensor:
+    """The raw maps of the images and of these flips alone."""
+    order = list(dict.fromkeys((*method.flips, *flips)))
+    return found.views[[0, *(1 + order.index(flip) for flip in flips)]]
 
 
 def _facts(prior: np.ndarray, sample, has_good: bool) -> dict:

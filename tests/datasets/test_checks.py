@@ -127,7 +127,7 @@ def test_only_what_could_be_equal_is_read(tmp_path, monkeypatch):
     (tmp_path / 'a').write_bytes(bytes(10))
     (tmp_path / 'b').write_bytes(bytes(11))
     (tmp_path / 'c').write_bytes(bytes(10))
-    monkeypatch.setattr('kgl_mm.datasets.checks._digest', lambda path: pytest.fail(f'{path} was read'))
+    monkeypatch.setattr('kgl_mm.datasets.checks.hash_of', lambda path: pytest.fail(f'{path} was read'))
     assert twins([str(tmp_path / name) for name in 'abc'], ['train', 'test', 'train']) == []
 
 

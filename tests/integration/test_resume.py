@@ -25,18 +25,23 @@ def assert_same(one, other):
     assert one[2] == other[2]
 
 
-def kill_when(command, seen, cwd, environment):
-    """Start a command and kill its whole group with SIGKILL as soon as ``seen()`` is true."""
-    process = subprocess.Popen(
-        command, cwd=cwd, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not seen():
-        assert process.poll() is None, 'the run ended before it could be killed'
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def kill_when(command, seen, cwd, environment, how=signal.SIGKILL):
+    """Start a command and send its whole group a signal as soon as ``seen()`` is true; its status and what it said."""
+    with Path(cwd, 'errors.txt').open('w+') as errors:
+        process = subprocess.Popen(
+            command, cwd=cwd, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=errors,
+            # a shell starts what runs in the background with interrupts ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while not seen():
+            assert process.poll() is None, 'the run ended before it could be killed'
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        os.killpg(process.pid, how)
+        status = process.wait(timeout=60)
+        errors.seek(0)
+        return status, errors.read()
 
 
 # a killer inside the run hits the exact moment: in an epoch, or between the bytes and the rename of a checkpoint

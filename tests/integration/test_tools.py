@@ -3,15 +3,12 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 
-REPOSITORY = Path(__file__).parents[2]
+from .test_resume import REPOSITORY, kill_when
 
 
 def test_train_and_test_agree_and_leave_everything_in_its_place(tool, write_config, tmp_path):
@@ -116,20 +113,10 @@ def test_dist_scripts_want_a_number_of_processes(tool, write_config):
 
 def test_interrupt_names_the_checkpoint(write_config, tmp_path, environment):
     config = write_config(extra='train_cfg = dict(by_epoch=True, max_epochs=1000)\n')
-    process = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / 'tools/train.py'), str(config), '--work-dir', 'a'],
-        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        # a shell starts what runs in the background with interrupts ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (tmp_path / 'a/stage1/last_checkpoint').exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
+    command = [sys.executable, str(REPOSITORY / 'tools/train.py'), str(config), '--work-dir', 'a']
+    seen = (tmp_path / 'a/stage1/last_checkpoint').exists
+    status, errors = kill_when(command, seen, tmp_path, environment, signal.SIGINT)
+    assert status == 130
     assert '--resume goes on from a/stage1/epoch_' in errors
     assert 'Traceback' not in errors
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import DATASETS, DefaultScope
@@ -8,6 +9,17 @@ from kgl_mm.priors.store import PriorStore
 from kgl_mm.saliency import LayerCAM
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='kgl_mm.LoadMask'), dict(type='kgl_mm.PackDefect')]
+
+
+def some_map(seed=0, shape=(6, 5)):
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def filled(root, keys=('a.jpg', 'kos01/Part5.jpg', 'kos01/ü 2.jpg')):
+    store = PriorStore(root)
+    for i, key in enumerate(keys):
+        store.write(key, some_map(i), quality=i / 2)
+    return store
 
 
 @pytest.fixture(autouse=True)

@@ -19,16 +19,7 @@ from mmengine.fileio.backends.registry_utils import backends, prefix_to_backends
 from kgl_mm.errors import UsageError
 from kgl_mm.priors import PriorStore
 
-
-def some_map(seed=0, shape=(6, 5)):
-    return np.random.default_rng(seed).random(shape, dtype=np.float32)
-
-
-def filled(root, keys=('a.jpg', 'kos01/Part5.jpg', 'kos01/ü 2.jpg')):
-    store = PriorStore(root)
-    for i, key in enumerate(keys):
-        store.write(key, some_map(i), quality=i / 2)
-    return store
+from .conftest import filled, some_map
 
 
 def files(root):
