@@ -31,10 +31,13 @@ def test_config_is_whole(path):
             model = MODELS.build(dict(stage.model, data_preprocessor=stage.get('data_preprocessor')))
             batch = dict(
                 inputs=torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8),
-                data_samples=[DataSample().set_gt_label(label) for label in (0, 1)],
+                data_samples=[
+                    DataSample(prior=torch.rand(1, 64, 96), prior_mask=torch.zeros(1, 64, 96)).set_gt_label(label)
+                    for label in (0, 1)
+                ],
             )
             data = model.data_preprocessor(batch, training=True)
-            loss = model(**data, mode='loss')['loss']
+            loss = sum(model(**data, mode='loss').values())
             loss.backward()
             assert torch.isfinite(loss)
             assert all(p.grad is not None for p in model.parameters() if p.requires_grad)

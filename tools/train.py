@@ -20,12 +20,17 @@ def main() -> None:
     )
     parser.add_argument('--amp', action='store_true', help='mixed precision; bfloat16 on the CPU')
     parser.add_argument('--no-validate', action='store_true', help='leave validation out')
+    parser.add_argument('--stage', help='run this stage alone, by number or name; those before it must be done')
+    parser.add_argument(
+        '--priors', metavar='DIR', help='a store of priors to be guided by, instead of one made by stage 1'
+    )
     args = parser.parse_args()
     cfg = cli.configure(args)
 
     from kgl_mm.apis.train import train
 
-    train(cfg, resume=args.resume, amp=args.amp, validate=not args.no_validate, launcher=args.launcher)
+    options = dict(resume=args.resume, amp=args.amp, validate=not args.no_validate, launcher=args.launcher)
+    train(cfg, **options, stage=args.stage, priors=args.priors)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,8 @@ from mmengine.dist import barrier, is_main_process
 
 from kgl_mm.engine.checkpoint_io import use_safe_loading
 from kgl_mm.engine.distributed import process_group
-from kgl_mm.engine.stages import build_runner, find_checkpoint, record_in
+from kgl_mm.engine.run import build_runner, record_in
+from kgl_mm.engine.stages import find_checkpoint
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json
 

@@ -4,13 +4,17 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.registry import DefaultScope
 
 from kgl_mm.engine.config import without_validation
 from kgl_mm.engine.distributed import process_group
-from kgl_mm.engine.stages import latest_checkpoint, run_stages, stages_of
+from kgl_mm.engine.run import put_aside, run_stages
+from kgl_mm.engine.stages import latest_checkpoint, stages_of
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json, write_atomically, write_json
 from kgl_mm.visualization import SHEET
+
+from .compare import compare_stages
 
 
 def train(
@@ -19,8 +23,13 @@ def train(
     amp: bool = False,
     validate: bool = True,
     launcher: str = 'none',
+    stage: str | None = None,
+    priors: str | Path | None = None,
 ) -> dict:
-    """Run all stages of ``cfg`` and report what came out; ``resume`` may name the checkpoint to go on from."""
+    """Run the stages of ``cfg`` and report what came out; ``resume`` may name the checkpoint to go on from.
+
+    ``stage`` and ``priors`` are as in :func:`~kgl_mm.engine.run.run_stages`.
+    """
     if amp:
         use_amp(cfg)
     if not validate:
@@ -29,10 +38,12 @@ def train(
         _resume_from(cfg, Path(resume))
     with process_group(cfg, launcher):
         try:
-            metrics = run_stages(cfg, resume=bool(resume))
+            metrics = run_stages(cfg, bool(resume), stage, priors)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_where_to_resume(cfg)) from None
         if is_main_process():
+            with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+                compare_stages(cfg)
             print(summary(metrics, Path(cfg.work_dir)))
     return metrics
 
@@ -83,11 +94,15 @@ def _resume_from(cfg: Config, checkpoint: Path) -> None:
     if folder.parent != Path(cfg.work_dir).resolve() or folder.name not in names:
         places = ' or '.join(f'{cfg.work_dir}/{name}' for name in names)
         raise UsageError(f'--resume {checkpoint}: not a checkpoint of this run, whose are in {places}')
+    root = Path(cfg.work_dir)
+    later = names[names.index(folder.name) + 1 :]
+    # what was made of the weights as they became then is not what they will become now
+    put_aside(root, [root / folder.name / 'priors', *(root / name for name in later)])
     write_atomically(folder / 'last_checkpoint', str(checkpoint.resolve()).encode())
-    state = read_json(Path(cfg.work_dir, 'state.json'))
-    for later in names[names.index(folder.name) :]:
-        state.get('stages', {}).pop(later, None)
-    write_json(Path(cfg.work_dir, 'state.json'), state)
+    state = read_json(root / 'state.json')
+    for name in (folder.name, *later):
+        state.get('stages', {}).pop(name, None)
+    write_json(root / 'state.json', state)
 
 
 def _where_to_resume(cfg: Config) -> str:

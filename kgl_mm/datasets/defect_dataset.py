@@ -1,23 +1,24 @@
-import functools
+import copy
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from kgl_mm.errors import UsageError
 
+from .binding import bind_priors
 from .cache import PipelineCache
 from .checks import file_faults, some, twins
+from .masks import decode
 from .seeding import SampleSeed
 from .splits import cut_by_unit, nested_order
+from .transforms.moving import let_priors_move
 
 SPLITS = ('train', 'val', 'test')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -49,6 +50,7 @@ class DefectDataset(BaseDataset):
         pipeline: transforms.
         num_positives: how many defective images training may use; the first five are among the first ten.
         val_fraction: the share of the training part, by unit, that is kept for validation.
+        leave_out: ``(part, parts)``: of so many parts of the training images, by unit, the one that is left out.
         seed: of the validation part and of the choice of defective images.
         cache: ``'memory'`` or a folder, where the results of the leading deterministic transforms are kept.
         **kwargs: as for ``mmengine.dataset.BaseDataset``.
@@ -56,6 +58,7 @@ class DefectDataset(BaseDataset):
 
     METAINFO = dict(classes=('good', 'defect'))
     NAME = ''
+    _keeps = True
     MISSING = 'pass data_root='
     """What to do where the data set is not there."""
 
@@ -66,6 +69,7 @@ class DefectDataset(BaseDataset):
         pipeline=(),
         num_positives: int | None = None,
         val_fraction: float = 0.0,
+        leave_out: tuple[int, int] | None = None,
         seed: int = 0,
         cache: str | None = None,
         lazy_init: bool = False,
@@ -78,12 +82,14 @@ class DefectDataset(BaseDataset):
         self.split = split
         self.num_positives = num_positives
         self.val_fraction = val_fraction
+        self.leave_out = leave_out
         self.seed = seed
         self.sample_seed = SampleSeed()
         self._cache = None
         kwargs.setdefault('test_mode', split != 'train')
         root = Path(data_root or Path(os.environ.get('KGL_DATA_ROOT') or 'data', self.NAME)).expanduser()
         super().__init__(data_root=str(root), data_prefix=dict(), pipeline=list(pipeline), lazy_init=True, **kwargs)
+        let_priors_move(self.pipeline.transforms)
         if cache:
             self._cache = PipelineCache(self.pipeline.transforms, cache)
         if not lazy_init:
@@ -101,6 +107,7 @@ class DefectDataset(BaseDataset):
         if self._fully_initialized:
             return
         super().full_init()
+        bind_priors(self)
         if self._cache and self._cache.where == 'memory':
             infos = [self.get_data_info(i) for i in range(len(self))]
             with _naming_broken_files(infos):
@@ -118,11 +125,22 @@ class DefectDataset(BaseDataset):
         chosen = [sample for sample in samples if sample.split == self.split]
         if self.split == 'train' and self.num_positives is not None:
             chosen = self._limit_positives(chosen)
+        if self.split == 'train' and self.leave_out:
+            chosen = self._part(chosen)
         self._check(chosen, samples)
         return [
             dict(img_path=s.img_path, gt_label=s.label, mask_path=s.mask_path, unit=s.unit)
             for s in sorted(chosen, key=lambda s: s.img_path)
         ]
+
+    def left_out(self) -> 'DefectDataset':
+        """The images that ``leave_out`` leaves out, or all where it leaves out none."""
+        seen = copy.copy(self)
+        if self.leave_out:
+            seen._keeps = False
+            seen._fully_initialized = False
+            seen.full_init()
+        return seen
 
     def set_epoch(self, seed: int, epoch: int) -> None:
         """From now on each sample draws from (seed, epoch, its index), in every worker."""
@@ -155,6 +173,12 @@ class DefectDataset(BaseDataset):
         places = cut_by_unit([self.group_of(s) for s in train], [s.label for s in train], shares, self.seed)
         cut = [replace(sample, split=place) for sample, place in zip(train, places, strict=True)]
         return cut + [sample for sample in samples if sample.split == 'test']
+
+    def _part(self, samples: list[Sample]) -> list[Sample]:
+        part, parts = self.leave_out
+        shares = {str(i): 1 / parts for i in range(parts)}
+        places = cut_by_unit([self.group_of(s) for s in samples], [s.label for s in samples], shares, self.seed)
+        return [s for s, place in zip(samples, places, strict=True) if (place != str(part)) == self._keeps]
 
     def _limit_positives(self, samples: list[Sample]) -> list[Sample]:
         defective = [sample for sample in samples if sample.label]
@@ -211,45 +235,8 @@ def _naming_broken_files(infos: list[dict]) -> Iterator[None]:
         raise
     except Exception as error:
         for path in filter(None, (info[key] for info in infos for key in ('img_path', 'mask_path'))):
-            if _decode(path) is None:
+            if decode(path) is None:
                 raise UsageError(f'{path}: cannot be read as an image') from error
         if len(infos) == 1:
             error.add_note(f'while preparing {infos[0]["img_path"]}')
         raise
-
-
-def read_mask(path: str | Path) -> np.ndarray:
-    """A mask as H x W of 0 and 1, whatever its depth and channels."""
-    mask = _decode(path)
-    if mask is None:
-        raise UsageError(f'{path}: cannot be read as an image')
-    if mask.ndim == 3:
-        mask = mask.max(axis=2)
-    return (mask > 0).astype(np.uint8)
-
-
-@functools.cache  # each split of a data set asks for all
-def _is_marked(mask: Path, size: int, mtime: int) -> int:
-    return int(read_mask(mask).any())
-
-
-def read_labels(pairs: Iterable[tuple[Path, Path]]) -> list[int]:
-    """1 where the mask of an (image, mask) pair is marked; all that are missing or broken are named at once."""
-    labels, faults = [], []
-    for image, mask in pairs:
-        try:
-            status = mask.stat()
-            labels.append(_is_marked(mask, status.st_size, status.st_mtime_ns))
-        except (UsageError, OSError) as error:
-            faults += file_faults([(image, mask)]) or [str(error)]
-    if faults:
-        raise UsageError(some(faults))
-    return labels
-
-
-def _decode(path: str | Path) -> np.ndarray | None:
-    try:
-        # turned upright as images are, and without an alpha channel, which says nothing
-        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
-    except (OSError, cv2.error):
-        return None

@@ -7,7 +7,8 @@ from kgl_mm.errors import UsageError
 from kgl_mm.registry import DATASETS
 
 from .checks import some
-from .defect_dataset import DefectDataset, Sample, read_labels
+from .defect_dataset import DefectDataset, Sample
+from .masks import read_labels
 
 _TEST_UNITS = (
     (2, 8, 9, 10, 15, 19, 21, 25, 27, 28, 30, 37, 38, 41, 43, 46, 47),

@@ -2,7 +2,8 @@ from pathlib import Path
 
 from kgl_mm.registry import DATASETS
 
-from .defect_dataset import DefectDataset, Sample, read_labels
+from .defect_dataset import DefectDataset, Sample
+from .masks import read_labels
 
 
 @DATASETS.register_module()

@@ -6,6 +6,7 @@ from .atomic_backend import AtomicBackend  # noqa: E402
 from .bf16_optim_wrapper import Bf16OptimWrapper  # noqa: E402
 from .hooks import (  # noqa: E402
     ChannelsLastHook,
+    GuidanceHook,
     PriorGenerationHook,
     RandomnessHook,
     RecordHook,
@@ -16,6 +17,7 @@ __all__ = [
     'AtomicBackend',
     'Bf16OptimWrapper',
     'ChannelsLastHook',
+    'GuidanceHook',
     'PriorGenerationHook',
     'RandomnessHook',
     'RecordHook',

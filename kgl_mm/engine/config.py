@@ -8,6 +8,7 @@ from typing import Any
 
 import mmengine.config.utils
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS
 
 import kgl_mm
 from kgl_mm.errors import UsageError, first_line
@@ -63,6 +64,18 @@ def set_data(cfg: Config, **settings: Any) -> None:
         for metric in [cfg.val_evaluator] if isinstance(cfg.val_evaluator, dict) else cfg.val_evaluator:
             if metric['type'] == 'kgl_mm.DefectMetric':
                 metric['threshold_aim'] = 'f1'
+    if settings.get('labels') == 'kind':
+        _fit_outputs(cfg)
+
+
+def _fit_outputs(cfg: Config) -> None:
+    """As many outputs, in every stage, as there are folders of images."""
+    dataset = DATASETS.build(dict(innermost(cfg.train_dataloader.dataset), pipeline=[], cache=None))
+    number = len(dataset.metainfo['classes'])
+    for part in (cfg, *(cfg.get('stages') or {}).values()):
+        head = (part.get('model') or {}).get('head') or {}
+        if 'num_classes' in head:
+            head['num_classes'] = number
 
 
 def without_validation(cfg: Config) -> None:

@@ -1,58 +1,82 @@
-"""A run of one or more stages, one Runner each, in one work directory, that goes on where it was stopped.
+"""What a run consists of: the config of each stage, and the priors that pass from one to the next.
 
-A config is a valid Runner config, that of its last stage. ``stages = [dict(name=..., cfg=delta), ...]`` beside it
-names all of them; each is the config with its delta laid over. A config without ``stages`` has one, ``stage1``.
+A config is a valid Runner config, that of its last stage. ``stages = dict(NAME=delta, ...)`` beside it names all of
+them, in order; each is the config with its delta laid over. A config without ``stages`` has one, ``stage1``. Two more
+fields add stages to those:
 
-::
-
-    WORK_DIR/state.json      what is done, and the fingerprint of the config
-    WORK_DIR/metrics.json    {stage: {split: {...}}}
-    WORK_DIR/STAGE/          checkpoints, logs, scores and pictures of a stage
+``rounds = N``
+    Behind the last stage, NAME_round2 and so on: the same again, with the segmentation of the one before as priors.
+``crossfit = K``
+    Before the last stage, K times the first one, each trained without one part of the images, whose priors it writes.
 """
 
 import copy
-import logging
-import os
-import time
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process, master_only
-from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
-from kgl_mm.engine.checkpoint_io import use_safe_loading
-from kgl_mm.engine.config import config_hash
-from kgl_mm.errors import UsageError, first_line
-from kgl_mm.files import read_json, write_json
+from kgl_mm.engine.config import innermost
+from kgl_mm.errors import UsageError
+
+WRITER = 'kgl_mm.PriorGenerationHook'
+READER = 'kgl_mm.LoadPrior'
+MAX_AREA = 0.1
+"""Share of an image that a later round may mark, unless ``BinarizePrior`` has its own limit: each one marks more."""
 
 
 def stages_of(cfg: Config) -> dict[str, Config]:
     """The config of each stage by its name, in order."""
+    deltas = cfg.get('stages') or dict(stage1={})
+    if not isinstance(deltas, dict):
+        raise UsageError('stages: write them as dict(stage1=dict(...), stage2=dict(...)), each a delta on the config')
     configs = {}
-    for stage in cfg.get('stages') or [dict(name='stage1', cfg={})]:
+    for name, delta in deltas.items():
         merged = copy.deepcopy(cfg)
-        merged.pop('stages', None)
-        merged.merge_from_dict(dict(stage['cfg']))
-        configs[stage['name']] = merged
-    return configs
+        for field in ('stages', 'rounds', 'crossfit'):
+            merged.pop(field, None)
+        merged.merge_from_dict(copy.deepcopy(dict(delta or {})))
+        _forget_deletions(merged)
+        configs[name] = merged
+    return _with_rounds(_with_parts(configs, cfg.get('crossfit', 0)), cfg.get('rounds', 1))
 
 
-def run_stages(cfg: Config, resume: bool = False) -> dict:
-    """Train and test every stage in ``cfg.work_dir``; returns what ``metrics.json`` then holds."""
-    use_safe_loading()
-    root = Path(cfg.work_dir)
-    state = _begin(cfg, root, resume)
-    for name, stage in stages_of(cfg).items():
-        if state['stages'].get(name, {}).get('done'):
-            print_log(f'{name} is done already.', logger='current')
-            continue
-        checkpoint = _run_stage(root, name, stage, resume)
-        state['stages'][name] = dict(done=True, checkpoint=os.path.relpath(checkpoint, root))
-        _write_state(root, state)
-        barrier()
-    return read_json(root / 'metrics.json')
+def _forget_deletions(cfg: dict) -> None:
+    """mmengine leaves ``_delete_`` where there was nothing to delete."""
+    cfg.pop('_delete_', None)
+    for value in cfg.values():
+        if isinstance(value, dict):
+            _forget_deletions(value)
+
+
+def reads_priors(cfg: Config) -> bool:
+    loader = cfg.get('train_dataloader')
+    steps = innermost(loader.dataset).get('pipeline', []) if loader else []
+    return any(step.get('type') == READER for step in steps)
+
+
+def readers(cfg: Config) -> list[dict]:
+    """The ``LoadPrior`` steps of a config that take the store of an earlier stage."""
+    found = []
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        steps = innermost(loader.dataset).get('pipeline', []) if loader else []
+        found += [step for step in steps if step.get('type') == READER and not step.get('store')]
+    return found
+
+
+def writer(cfg: Config) -> dict | None:
+    """The hook of a config that writes priors, where it has one."""
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
+    return next((hook for hook in hooks if hook and hook.get('type') == WRITER), None)
+
+
+def stores_for(name: str, stages: dict[str, Config], root: Path) -> list[Path]:
+    """Where the priors are that a stage reads: those of cross-fitted parts, else of the last stage that writes some."""
+    before = list(stages)[: list(stages).index(name)]
+    writing = [stage for stage in before if writer(stages[stage])]
+    parts = [stage for stage in writing if '_part' in stage]
+    chosen = parts if parts and '_round' not in name else writing[-1:]
+    return [root / stage / writer(stages[stage]).get('out', 'priors') for stage in chosen]
 
 
 def latest_checkpoint(stage_dir: Path) -> Path | None:
@@ -78,98 +102,44 @@ def find_checkpoint(cfg: Config, checkpoint: str | Path) -> tuple[Path, str, Con
     return path, name, stages[name]
 
 
-def record_in(cfg: Config, name: str, root: Path) -> None:
-    """Have the metrics of a stage written into ``root``, under the hash of its config as it is now."""
-    record = dict(type='kgl_mm.RecordHook', stage=name, file=str(root / 'metrics.json'), config=config_hash(cfg))
-    cfg.merge_from_dict({'default_hooks.record': record})
+def _with_parts(configs: dict[str, Config], parts: int) -> dict[str, Config]:
+    if not parts:
+        return configs
+    names = list(configs)
+    if parts < 2 or len(names) < 2 or not writer(configs[names[0]]):
+        raise UsageError(f'crossfit={parts}: it takes 2 parts or more, of a first stage that writes priors for another')
+    result = {name: configs[name] for name in names[:-1]}
+    for part in range(parts):
+        config = copy.deepcopy(configs[names[0]])
+        innermost(config.train_dataloader.dataset).leave_out = (part, parts)
+        hook = writer(config)
+        hook.setdefault('pipeline', innermost(config.test_dataloader.dataset).pipeline)
+        for split in ('val', 'test'):
+            for field in ('dataloader', 'evaluator', 'cfg'):
+                config[f'{split}_{field}'] = None
+        result[f'{names[0]}_part{part + 1}'] = config
+    return {**result, names[-1]: configs[names[-1]]}
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner with all its parts, so that what is wrong shows before the first step."""
-    try:
-        runner = Runner.from_cfg(cfg)
-        for part in ('train', 'val', 'test'):
-            if cfg.get(f'{part}_dataloader'):
-                getattr(runner, f'{part}_loop')
-    except UsageError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, FileNotFoundError) as error:
-        raise UsageError(f'{cfg.filename or "config"}: {first_line(error)}') from error
-    _compare_classes(runner)
-    return runner
-
-
-def _compare_classes(runner: Runner) -> None:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
-    for part in ('train', 'val', 'test'):
-        if not runner.cfg.get(f'{part}_dataloader'):
-            continue
-        dataset = getattr(runner, f'{part}_dataloader').dataset
-        classes = getattr(dataset, 'metainfo', {}).get('classes')
-        if classes and outputs and len(classes) != outputs:
-            raise UsageError(
-                f'the {part} data set has {len(classes)} classes ({", ".join(classes)}), the head {outputs}: '
-                f'--cfg-options model.head.num_classes={len(classes)}'
-            )
-
-
-def _begin(cfg: Config, root: Path, resume: bool) -> dict:
-    fingerprint = config_hash(cfg)
-    state = read_json(root / 'state.json')
-    if state and resume:
-        if state['config'] != fingerprint:
-            print_log(
-                f'The config differs from the one that {root} was begun with ({fingerprint}, then {state["config"]}): '
-                'stages that are done stay as they are.',
-                logger='current',
-                level=logging.WARNING,
-            )
-        return state
-    barrier()  # every process has looked before the first one changes what is there
-    state = dict(config=fingerprint, stages={})
-    if not resume:
-        _put_aside(root)
-    _write_state(root, state)
-    barrier()
-    return state
-
-
-@master_only
-def _put_aside(root: Path) -> None:
-    """Move what an earlier run left, so that nothing of it is lost or taken for this one's."""
-    left = [path for path in root.glob('*') if not path.name.startswith('previous-')]
-    if left:
-        previous = root / time.strftime('previous-%Y%m%d-%H%M%S')
-        previous.mkdir()
-        for path in left:
-            path.rename(previous / path.name)
-        print_log(f'What was in {root} is now in {previous}.', logger='current')
-
-
-@master_only
-def _write_state(root: Path, state: dict) -> None:
-    write_json(root / 'state.json', state)
-
-
-def _run_stage(root: Path, name: str, cfg: Config, resume: bool) -> Path:
-    folder = root / name
-    cfg.work_dir = str(folder)
-    cfg.experiment_name = f'{name}-{time.time_ns()}'
-    record_in(cfg, name, root)
-    checkpoint = latest_checkpoint(folder) if resume else None
-    if checkpoint:
-        cfg.resume, cfg.load_from = True, str(checkpoint)
-    runner = build_runner(cfg)
-    runner.train()
-    barrier()
-    best = runner.message_hub.runtime_info.get('best_ckpt')
-    tested = folder / Path(best).name if best else latest_checkpoint(folder)
-    if tested is None:
-        raise UsageError(f'{folder}: no checkpoint was written; let default_hooks.checkpoint save the last epoch')
-    runner.load_checkpoint(str(tested))
-    if cfg.get('test_dataloader'):
-        runner.test()
-    if is_main_process():
-        runner.visualizer.close()
-    return tested
+def _with_rounds(configs: dict[str, Config], rounds: int) -> dict[str, Config]:
+    if rounds < 1:
+        raise UsageError(f'rounds={rounds}: it is 1 or more')
+    if rounds == 1:
+        return configs
+    first, last = next(iter(configs)), list(configs)[-1]
+    if not readers(configs[last]) or not writer(configs[first]):
+        raise UsageError(
+            f'rounds={rounds}: the last stage must read priors (kgl_mm.LoadPrior) that an earlier one writes'
+        )
+    settings = writer(configs[first])
+    again = copy.deepcopy(configs[last])
+    for step in innermost(again.train_dataloader.dataset).pipeline:
+        if step.get('type') == 'kgl_mm.BinarizePrior' and step.get('max_area') is None:
+            step.max_area = MAX_AREA
+    writes = {**settings, 'method': dict(type='kgl_mm.SegmentationMap')}
+    names = [last, *(f'{last}_round{number}' for number in range(2, rounds + 1))]
+    for name in names:
+        configs[name] = copy.deepcopy(configs[last] if name == last else again)
+    for name in names[:-1]:
+        configs[name].custom_hooks = [*(configs[name].get('custom_hooks') or []), copy.deepcopy(writes)]
+    return configs

@@ -48,6 +48,19 @@ def average_precision(scores, labels, weights=None) -> float:
     return float(_average_precision(hits, alarms))
 
 
+def precision_recall(scores, labels) -> tuple[np.ndarray, np.ndarray]:
+    """The curve under which :func:`average_precision` is the area, as the corners of its steps: recall, precision.
+
+    >>> [line.round(2).tolist() for line in precision_recall([0.9, 0.8, 0.1], [1, 0, 1])]
+    [[0.0, 0.5, 0.5, 0.5, 0.5, 1.0], [1.0, 1.0, 0.5, 0.5, 0.67, 0.67]]
+    """
+    _, hits, alarms = _tally(scores, labels)
+    found = hits.cumsum()
+    recall, precision = found / found[-1], found / (found + alarms.cumsum())
+    # each precision holds over the recall that it gains
+    return np.stack([np.r_[0, recall[:-1]], recall], 1).ravel(), np.repeat(precision, 2)
+
+
 def auroc(scores, labels, weights=None) -> float:
     """Probability that a defect scores above a good image, ties counted half."""
     _, hits, alarms = _tally(scores, labels, weights)

@@ -3,6 +3,16 @@ from kgl_mm._require import require_mm
 require_mm()
 
 from .backbones import SlimVGG  # noqa: E402
+from .classifiers import ConsistentClassifier  # noqa: E402
+from .heads import KnowledgeInjectionHead  # noqa: E402
+from .losses import KnowledgeGuidedLoss, SaliencyConsistencyLoss  # noqa: E402
 from .necks import GlobalPooling  # noqa: E402
 
-__all__ = ['GlobalPooling', 'SlimVGG']
+__all__ = [
+    'ConsistentClassifier',
+    'GlobalPooling',
+    'KnowledgeGuidedLoss',
+    'KnowledgeInjectionHead',
+    'SaliencyConsistencyLoss',
+    'SlimVGG',
+]

@@ -22,7 +22,7 @@ from rich.progress import track
 from torch import nn
 from torch.utils.data import DataLoader
 
-from kgl_mm.datasets.defect_dataset import read_mask
+from kgl_mm.datasets.masks import read_mask
 from kgl_mm.errors import UsageError
 from kgl_mm.files import hash_of, write_atomically
 from kgl_mm.saliency import Explanation, SaliencyMethod

@@ -50,6 +50,7 @@ class OnePass:
         self._handles = []
         self._roots = []
         self._at_input = None
+        self._goes_back = False
 
     def __enter__(self) -> 'OnePass':
         return self
@@ -62,6 +63,7 @@ class OnePass:
     def at_input(self, callback: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
         """``callback(images, gradient)``; this takes the backward pass down to the images."""
         self._at_input = callback
+        self._goes_back = True
 
     def at_gradient(self, module: nn.Module, callback: Callable[[torch.Tensor], None]) -> None:
         """``callback(gradient)`` for each tensor that the module puts out on a way to the target."""
@@ -73,6 +75,7 @@ class OnePass:
             # an in-place operation on a view would take the hook out of the graph
             return output.clone() if output._is_view() else None
 
+        self._goes_back = True
         self._handles.append(module.register_forward_hook(watch))
 
     def at_activation(self, module: nn.Module, callback: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
@@ -92,7 +95,14 @@ class OnePass:
             copy.register_hook(lambda gradient: callback(_wide(output), _wide(gradient)))
             return copy
 
+        self._goes_back = True
         self._handles.append(module.register_forward_hook(watch))
+
+    def at_output(self, module: nn.Module, callback: Callable[[torch.Tensor], None]) -> None:
+        """``callback(output)``; where nothing else is asked for, there is no backward pass."""
+        self._handles.append(
+            module.register_forward_hook(lambda _module, _inputs, output: callback(_wide(output).clone()))
+        )
 
     def __call__(self, images: torch.Tensor, target: Target, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The target's numbers (B,); ``dtype`` is that of mixed precision, None for none."""
@@ -103,6 +113,8 @@ class OnePass:
             # a copy, since the model may work in place on what it is given
             logits = self.model(images.clone())
         score = evidence(logits, target)
+        if not self._goes_back:
+            return _wide(score)
         if not self._roots or not score.requires_grad:
             raise UsageError('no gradient reaches the layers that were asked for: the logits do not depend on them')
         first = torch.autograd.grad(score.sum(), self._roots, allow_unused=True)[0]

@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from kgl_mm.datasets import DefectDataset, KolektorSDD, Sample
-from kgl_mm.datasets.defect_dataset import read_mask
+from kgl_mm.datasets.masks import read_mask
 from kgl_mm.errors import UsageError
 
 LOAD = [dict(type='mmcv.LoadImageFromFile'), dict(type='kgl_mm.LoadMask')]

@@ -4,7 +4,6 @@ import pytest
 from mmengine.config import Config
 
 from kgl_mm.engine.config import config_hash, find_config, load_config, set_data, without_validation
-from kgl_mm.engine.stages import latest_checkpoint, stages_of
 from kgl_mm.errors import UsageError
 
 
@@ -59,23 +58,3 @@ def test_hash_knows_what_is_computed_and_ignores_where(cfg, key, value, same):
     other.merge_from_dict({key: value})
     assert (config_hash(other) == config_hash(cfg)) is same
     assert config_hash(Config(cfg.to_dict())) == config_hash(cfg)
-
-
-def test_stages_are_deltas_on_the_config(cfg):
-    assert list(stages_of(cfg)) == ['stage1']
-    cfg.stages = [dict(name='a', cfg=dict(train_cfg=dict(max_epochs=1))), dict(name='b', cfg=dict())]
-    stages = stages_of(cfg)
-    assert stages['a'].train_cfg == dict(by_epoch=True, max_epochs=1)
-    assert stages['b'].train_cfg.max_epochs == cfg.train_cfg.max_epochs
-    assert 'stages' not in stages['a']
-
-
-def test_latest_checkpoint_follows_the_pointer_and_survives_a_bad_one(tmp_path):
-    assert latest_checkpoint(tmp_path) is None
-    for epoch in (2, 10, 9):
-        (tmp_path / f'epoch_{epoch}.pth').touch()
-    assert latest_checkpoint(tmp_path).name == 'epoch_10.pth'
-    (tmp_path / 'last_checkpoint').write_text('/moved/from/elsewhere/epoch_9.pth')
-    assert latest_checkpoint(tmp_path).name == 'epoch_9.pth'
-    (tmp_path / 'last_checkpoint').write_text('')
-    assert latest_checkpoint(tmp_path).name == 'epoch_10.pth'

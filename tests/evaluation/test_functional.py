@@ -276,3 +276,13 @@ def test_functional_loads_neither_torch_nor_mmengine():
     env = os.environ | {'PYTHONPATH': str(Path(kgl_mm.__file__).parents[1])}
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == '[]'
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40).filter(lambda x: 0 < sum(y for _, y in x) < len(x)))
+def test_the_area_under_the_steps_is_the_average_precision(images):
+    scores, labels = map(np.array, zip(*images, strict=True))
+    recall, precision = F.precision_recall(scores, labels)
+    assert np.trapezoid(precision, recall) == pytest.approx(F.average_precision(scores, labels))
+    expected = sk.precision_recall_curve(labels, scores)
+    corners = set(zip(recall[1::2].round(9), precision[1::2].round(9), strict=True))
+    assert corners == set(zip(expected[1][:-1].round(9), expected[0][:-1].round(9), strict=True))

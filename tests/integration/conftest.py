@@ -126,3 +126,31 @@ def run_here(tmp_path, monkeypatch, capsys):
         return status, capsys.readouterr().err
 
     return run
+
+
+GUIDED = """
+load.append(dict(type='kgl_mm.LoadPrior'))
+stages = dict(
+    stage1=dict(
+        model=dict(neck=dict(model['neck'], _delete_=True), head=dict(model['head'], _delete_=True)),
+        train_dataloader=dict(dataset=dict(pipeline=train_dataloader['dataset']['pipeline'])),
+        custom_hooks=[dict(type='kgl_mm.PriorGenerationHook', batch_size=8{writes})],
+    ),
+    stage2=dict(),
+)
+head = dict(type='kgl_mm.KnowledgeInjectionHead', num_classes=2, in_channels=8, hidden=(8,), branch=(8,),
+            channel='dropout')
+model = dict(model, neck=None, head=head)
+train_dataloader['dataset']['pipeline'] = [*load, dict(type='kgl_mm.BinarizePrior'), *augment, *pack]
+custom_hooks = [dict(type='kgl_mm.GuidanceHook', insist=True)]
+"""
+
+
+@pytest.fixture
+def write_guided(write_config):
+    """A function that writes a small config of two stages and gives its path."""
+
+    def write(name='guided.py', extra='', writes='', **kwargs):
+        return write_config(name, extra=GUIDED.format(writes=writes) + extra, **kwargs)
+
+    return write

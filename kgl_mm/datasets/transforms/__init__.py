@@ -1,4 +1,7 @@
+from .binarize_prior import BinarizePrior
 from .load_mask import LoadMask
+from .load_prior import LoadPrior
+from .moving import Moved, let_priors_move
 from .pack_defect import PackDefect
 
-__all__ = ['LoadMask', 'PackDefect']
+__all__ = ['BinarizePrior', 'LoadMask', 'LoadPrior', 'Moved', 'PackDefect', 'let_priors_move']

@@ -1,7 +1,7 @@
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from kgl_mm.datasets.defect_dataset import read_mask
+from kgl_mm.datasets.masks import read_mask
 from kgl_mm.registry import TRANSFORMS
 
 

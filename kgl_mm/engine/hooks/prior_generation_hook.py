@@ -71,6 +71,7 @@ class PriorGenerationHook(Hook):
             barrier()
 
     def after_train(self, runner) -> None:
+        barrier()  # the last checkpoint is whole, so that all processes take the same one
         model = _bare(runner.model)
         dataset = self._dataset(runner)
         kept = copy.deepcopy(model.state_dict())
@@ -88,7 +89,8 @@ class PriorGenerationHook(Hook):
             runner.visualizer.add_contact_sheet('priors', sheet.read_bytes())
 
     def _dataset(self, runner) -> BaseDataset:
-        return as_tested(runner.train_dataloader.dataset, self.pipeline or test_pipeline(runner.cfg))
+        dataset = as_tested(runner.train_dataloader.dataset, self.pipeline or test_pipeline(runner.cfg))
+        return dataset.left_out() if getattr(dataset, 'leave_out', None) else dataset
 
 
 def _bare(model: nn.Module) -> nn.Module:

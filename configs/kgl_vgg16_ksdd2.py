@@ -1,0 +1,14 @@
+# Two stages: what a plain VGG16 sees guides a second one.
+_base_ = ['./vgg16_ksdd2.py', './_base_/guided.py']
+
+model = dict(neck=None, head=dict(_delete_=True, in_channels=512, **_base_.guided_head))
+train_dataloader = dict(dataset=dict(pipeline=[*_base_.load, *_base_.priors, *_base_.flips, *_base_.pack]))
+
+stages = dict(
+    stage1=dict(
+        model=dict(neck=dict(_delete_=True, **_base_.model.neck), head=dict(_delete_=True, **_base_.model.head)),
+        train_dataloader=dict(dataset=dict(pipeline=_base_.train_dataloader.dataset.pipeline)),
+        custom_hooks=_base_.write_priors,
+    ),
+    stage2=dict(),
+)

@@ -1,0 +1,88 @@
+"""Making the transforms that read priors fit for a data set, and saying before the training what does not fit."""
+
+from collections.abc import Iterator
+
+from kgl_mm.errors import UsageError
+from kgl_mm.files import hash_of
+from kgl_mm.priors import PriorStore
+
+from .checks import image_size
+from .transforms.binarize_prior import BinarizePrior
+from .transforms.load_prior import LoadPrior
+from .transforms.moving import Moved, let_priors_move
+
+PROPORTION = 0.02  # a map may differ this much from its image in height over width: it was rounded to whole pixels
+
+
+def bind_priors(dataset: object) -> list[LoadPrior]:
+    """Check the priors of a data set against its images, and choose its targets; inside wrappers too.
+
+    Transforms behind ``LoadPrior`` that move the image then move the prior as well. Data sets of this package do it by
+    themselves; for others ``GuidanceHook`` does it. A data set that reads no priors is left alone.
+    """
+    bound = []
+    for inner in [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', [])]:
+        if inner is not None:
+            bound += bind_priors(inner)
+    transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    loaders = [transform for transform in transforms if isinstance(transform, LoadPrior)]
+    if loaders and not getattr(loaders[0], 'is_bound', False):
+        let_priors_move(transforms)
+        dataset.full_init()
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        for loader in loaders:
+            _check(loader, infos)
+        for transform in _all(transforms):
+            if isinstance(transform, BinarizePrior):
+                transform.bind(infos, getattr(dataset, 'seed', 0), has_good_class(dataset))
+        loaders[0].is_bound = True
+    return bound + loaders
+
+
+def has_good_class(dataset: object) -> bool:
+    """Whether class 0 is good: where it is called so, or the data set names no classes."""
+    classes = dataset.metainfo.get('classes')
+    return not classes or classes[0] == 'good'
+
+
+def _all(transforms: list) -> Iterator[object]:
+    for transform in transforms:
+        yield transform
+        if isinstance(transform, Moved):
+            yield from _all([transform.transform])
+
+
+def _check(loader: LoadPrior, infos: list[dict]) -> None:
+    paths = [info['img_path'] for info in infos]
+    found = [loader.find(path) for path in paths]
+    missing = [path for path, place in zip(paths, found, strict=True) if place is None]
+    if missing and (loader.missing == 'error' or len(missing) == len(paths)):
+        raise UsageError(loader.sentence_on_missing(missing, len(paths)))
+    taken = {}
+    for path, place in zip(paths, found, strict=True):
+        if place is None:
+            continue
+        store, key = place
+        if taken.setdefault((str(store.root), key), path) != path:
+            raise UsageError(
+                f'{store.root}: {path} and {taken[str(store.root), key]} would both get the map {key!r}: '
+                "name maps by the images' paths inside the data set"
+            )
+        if not loader.wrong:
+            _check_image(store, key, loader.layer, path)
+
+
+def _check_image(store: PriorStore, key: str, layer: str, path: str) -> None:
+    entry = store.entry(key, layer)
+    if entry.get('image', '') and not entry.get('edited') and entry['image'] != hash_of(path):
+        raise UsageError(
+            f'{store.root}: the map {key!r} was made of another image than {path}: it is the store of another data '
+            'set, or the image has changed since; write the priors again'
+        )
+    width, height = image_size(path)
+    rows, columns = entry['size']
+    if abs(rows * width - columns * height) > PROPORTION * rows * width + max(width, height):
+        raise UsageError(
+            f'{store.root}: the map {key!r} is for an image of {rows} x {columns}, but {path} has {height} x {width}: '
+            'write the priors of these images'
+        )

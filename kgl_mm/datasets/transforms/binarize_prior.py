@@ -1,0 +1,93 @@
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from kgl_mm.datasets.splits import nested_order
+from kgl_mm.errors import UsageError
+from kgl_mm.priors import binarize
+from kgl_mm.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class BinarizePrior(BaseTransform):
+    """Makes the target of the segmentation: empty for a good image, of its prior or its mask for a defective one.
+
+    A defective image beyond ``num_priors`` and ``num_masks`` gets none, and so does one whose prior marks nothing: it
+    is left out of the segmentation, never taken for a good one. The choice is nested, so the first five are among the
+    first ten, and in the order of ``num_positives`` of the data set.
+
+    **Required keys:** ``prior``, ``gt_label``, ``img_path``; ``gt_seg_map`` for a real mask. **Added keys:**
+    ``prior_mask`` (float32 H x W in [0, 1]).
+
+    Args:
+        num_priors: how many defective images are taught by their prior; None for all.
+        num_masks: how many are taught by their real mask instead; None for all that have one.
+        seed: of the choice; by default that of the data set.
+        soft: whether what is marked keeps the strength of its prior, relative to the strongest place.
+        dilation: radius in pixels by which marked regions grow.
+        max_area: share of the image that may be marked, the strongest places first.
+    """
+
+    def __init__(
+        self,
+        num_priors: int | None = None,
+        num_masks: int | None = 0,
+        seed: int | None = None,
+        soft: bool = False,
+        dilation: int = 0,
+        max_area: float | None = None,
+    ) -> None:
+        if any(number is not None and number < 0 for number in (num_priors, num_masks)):
+            raise UsageError(f'num_priors={num_priors}, num_masks={num_masks}: both are 0 or more, or None for all')
+        binarize(np.zeros((1, 1)), dilation, max_area)  # its checks, before the training
+        self.num_priors = num_priors
+        self.num_masks = num_masks
+        self.seed = seed
+        self.soft = soft
+        self.dilation = dilation
+        self.max_area = max_area
+        self._by_mask: set[str] | None = None
+        self._by_prior: set[str] | None = None
+        self._has_good = True
+
+    def bind(self, data_infos: list[dict], seed: int = 0, has_good: bool = True) -> None:
+        """Choose among all images of the data set, whose class 0 is good where it has a good one."""
+        self._has_good = has_good
+        defective = [info for info in data_infos if info['gt_label'] or not has_good]
+        order = nested_order(
+            [info['img_path'] for info in defective],
+            [info['gt_label'] for info in defective],
+            seed if self.seed is None else self.seed,
+        )
+        paths = [defective[index]['img_path'] for index in order]
+        masked = [defective[index]['img_path'] for index in order if defective[index].get('mask_path')]
+        for name, number, there, what in (
+            ('num_priors', self.num_priors, paths, 'defective images'),
+            ('num_masks', self.num_masks, masked, 'defective images with a mask'),
+        ):
+            if number is not None and number > len(there):
+                raise UsageError(f'{name}={number}: the training part has {len(there)} {what}')
+        self._by_mask = set(masked[: self.num_masks])
+        self._by_prior = set(paths[: self.num_priors])
+
+    def transform(self, results: dict) -> dict:
+        prior = results['prior']
+        if self._has_good and not results['gt_label']:
+            results['prior_mask'] = np.zeros_like(prior)
+            return results
+        if self._by_mask is None and (self.num_priors is not None or self.num_masks != 0):
+            raise UsageError(
+                'BinarizePrior: num_priors and num_masks choose among all images: use a data set of kgl_mm, or add '
+                "custom_hooks = [dict(type='kgl_mm.GuidanceHook')]"
+            )
+        path = results['img_path']
+        if path in (self._by_mask or ()):
+            results['prior_mask'] = results['gt_seg_map'].astype(np.float32)
+        elif self._by_prior is None or path in self._by_prior:
+            mask = binarize(prior, self.dilation, self.max_area).astype(np.float32)
+            if mask.any():
+                results['prior_mask'] = mask * (prior / prior.max() if self.soft else 1)
+        return results
+
+    def __repr__(self) -> str:
+        options = ('num_priors', 'num_masks', 'seed', 'soft', 'dilation', 'max_area')
+        return f'{type(self).__name__}({", ".join(f"{name}={getattr(self, name)!r}" for name in options)})'

@@ -1,0 +1,116 @@
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop
+
+from kgl_mm.datasets.binding import bind_priors, has_good_class
+from kgl_mm.datasets.transforms import LoadPrior
+from kgl_mm.errors import UsageError
+from kgl_mm.files import read_json
+from kgl_mm.priors.judgement import Judgement, judge
+from kgl_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class GuidanceHook(Hook):
+    r"""Guides a training by priors: checks them and judges their source, then lets the guidance fade.
+
+    Before training it makes sure that the priors belong to these images and move with them, and that nothing mixes
+    images. A source that has not learned enough (see :mod:`kgl_mm.priors.judgement`) is said so, and counts by its
+    trust, down to 0, where the priors are emptied too: then the head trains as without any.
+
+    Before each epoch t of T it sets ``guidance`` of each loss that has it to trust times :math:`\lambda(t) = 1 - t/T`,
+    or to trust where the ``decay`` of the loss is ``'constant'``. In a loop that counts iterations, t is the iteration.
+    It depends on nothing else, so that it is right after a resume; the log has it as ``lambda``.
+
+    Args:
+        insist: whether to trust the priors whatever their source has learned.
+
+    Example::
+
+        custom_hooks = [dict(type='kgl_mm.GuidanceHook')]
+    """
+
+    def __init__(self, insist: bool = False) -> None:
+        self.insist = insist
+        self.trust = 1.0
+
+    def before_train(self, runner) -> None:
+        _refuse_mixing(runner)
+        loaders = bind_priors(runner.train_dataloader.dataset)
+        if not self._losses(runner):
+            raise UsageError(
+                f'GuidanceHook: nothing in {type(_bare(runner.model)).__name__} takes guidance; use '
+                'kgl_mm.KnowledgeInjectionHead or a loss of kgl_mm, or remove the hook'
+            )
+        if loaders and not self.insist:
+            found = judge_source(runner.train_dataloader.dataset, loaders[0])
+            self.trust = found.weight
+            if found.weak:
+                runner.logger.warning(
+                    f'The source of the priors is weak: {found.reason}; they guide with weight {found.weight:.2f}. '
+                    'Train stage 1 longer or with max pooling, paint five maps and use --stage 2 --priors, or insist '
+                    '(GuidanceHook(insist=True)).'
+                )
+            else:
+                runner.logger.info(f'The source of the priors: {found.reason}.')
+        runner.message_hub.update_info('trust', self.trust)
+        if not self.trust:
+            for loader in loaders:
+                loader.muted = True
+        self._set(runner)
+
+    def before_train_epoch(self, runner) -> None:
+        self._set(runner)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._set(runner)
+
+    def _set(self, runner) -> None:
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            progress = runner.epoch / runner.max_epochs
+        else:
+            progress = runner.iter / runner.max_iters
+        for loss in self._losses(runner):
+            weight = 1 - progress if loss.decay == 'linear' else 1.0
+            loss.guidance = self.trust * weight
+            runner.message_hub.update_scalar('train/lambda', weight)
+
+    @staticmethod
+    def _losses(runner) -> list:
+        return [module for module in _bare(runner.model).modules() if hasattr(module, 'guidance')]
+
+
+def judge_source(dataset, loader: LoadPrior) -> Judgement:
+    """Judge the source of the priors of a data set, by its stage's validation where there was one."""
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    entries, labels, roots = [], [], {}
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        found = loader.find(info['img_path'])
+        if found:
+            store, key = found
+            roots[Path(store.root)] = None
+            entries.append(store.entry(key, loader.layer))
+            labels.append(bool(info['gt_label']) or not has_good_class(dataset))
+    validation = None
+    if len(roots) == 1:
+        stage = next(iter(roots)).parent
+        validation = read_json(stage.parent / 'metrics.json').get(stage.name, {}).get('val')
+    return judge(entries, labels, validation)
+
+
+def _refuse_mixing(runner) -> None:
+    preprocessor = getattr(_bare(runner.model), 'data_preprocessor', None)
+    if getattr(preprocessor, 'batch_augments', None) is not None:
+        names = ', '.join(type(augment).__name__ for augment in preprocessor.batch_augments.augments if augment)
+        raise UsageError(
+            f'{names}: mixes images, whose priors would stay behind; take it out of model.train_cfg.augments'
+        )
+
+
+def _bare(model):
+    return model.module if is_model_wrapper(model) else model

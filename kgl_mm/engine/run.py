@@ -1,0 +1,239 @@
+"""A run of one or more stages, one Runner each, in one work directory, that goes on where it was stopped.
+
+::
+
+    WORK_DIR/state.json      which stages are done, and the fingerprint of the config of each
+    WORK_DIR/metrics.json    {stage: {split: {...}}}
+    WORK_DIR/STAGE/          checkpoints, logs, scores, pictures and priors of a stage
+"""
+
+import logging
+import os
+import time
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process, master_only
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from kgl_mm.engine.checkpoint_io import use_safe_loading
+from kgl_mm.engine.config import config_hash
+from kgl_mm.engine.stages import latest_checkpoint, readers, reads_priors, stages_of, stores_for
+from kgl_mm.errors import UsageError, first_line
+from kgl_mm.files import read_json, write_json
+from kgl_mm.priors import PriorStore
+
+
+def run_stages(cfg: Config, resume: bool = False, only: str | None = None, priors: str | Path | None = None) -> dict:
+    """Train and test the stages in ``cfg.work_dir``; returns what ``metrics.json`` then holds.
+
+    Args:
+        cfg: see :mod:`kgl_mm.engine.stages`.
+        resume: go on where the run was stopped, in or between stages.
+        only: a stage, by name or by number from 1; what it needs of an earlier one must be there.
+        priors: a store to read instead of that of an earlier stage; then only the stages that read it are run.
+    """
+    use_safe_loading()
+    root = Path(cfg.work_dir)
+    stages = stages_of(cfg)
+    chosen = _chosen(stages, only, priors)
+    fingerprints = {}
+    for name in chosen:
+        stores = _stores(name, stages, chosen, root, priors)
+        fingerprints[name] = config_hash(stages[name])  # before it is told where the priors are, which says nothing
+        for step in readers(stages[name]):
+            step.store = stores if len(stores) > 1 else stores[0]
+    state = _begin(list(stages), fingerprints, root, resume, priors)
+    rounds = Rounds(root)
+    for name in chosen:
+        if not rounds.goes_on:
+            print_log(f'{name} is left out: the round before it was no better on validation data.', logger='current')
+            break
+        if state['stages'][name].get('done'):
+            print_log(f'{name} is done already.', logger='current')
+        else:
+            checkpoint = _run_stage(root, name, stages[name], resume, fingerprints[name])
+            state['stages'][name] |= dict(done=True, checkpoint=os.path.relpath(checkpoint, root))
+            _write_state(root, state)
+            barrier()
+        if reads_priors(stages[name]):
+            rounds.add(name)
+    if rounds.best and state.get('best') != rounds.best:
+        state['best'] = rounds.best
+        _write_state(root, state)
+    return read_json(root / 'metrics.json')
+
+
+class Rounds:
+    """Which of the guided rounds is best on validation data, and whether another one is worth it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.goes_on = True
+        self.best = None
+        self._score = None
+
+    def add(self, name: str) -> None:
+        """Without validation data the last one is as good as any."""
+        score = read_json(self.root / 'metrics.json').get(name, {}).get('val', {}).get('AP')
+        if self._score is None or score is None or score > self._score:
+            self.best, self._score = name, score
+        else:
+            self.goes_on = False
+
+
+def _chosen(stages: dict[str, Config], only: str | None, priors: str | Path | None) -> list[str]:
+    names = list(stages)
+    if only is not None:
+        name = names[int(only) - 1] if only.isdigit() and 0 < int(only) <= len(names) else only
+        if name not in names:
+            raise UsageError(f'--stage {only}: the stages of this config are {", ".join(names)}')
+        return [name]
+    if priors is None:
+        return names
+    reading = [name for name in names if readers(stages[name])]
+    if not reading:
+        raise UsageError(f'--priors {priors}: no stage of this config reads priors (kgl_mm.LoadPrior)')
+    return reading
+
+
+def _stores(name: str, stages: dict, chosen: list[str], root: Path, priors: str | Path | None) -> list[str]:
+    """The stores that a stage reads, which are there or will be."""
+    if not readers(stages[name]):
+        if priors and chosen == [name]:
+            raise UsageError(f'--priors {priors}: {name} reads no priors')
+        return []
+    if priors and '_round' not in name:
+        store = PriorStore(priors)
+        if not store.layers():
+            raise UsageError(f'--priors {priors}: there is no store of priors, which has a store.json')
+        stages[name].priors = {layer: store.source(layer) for layer in store.layers()}
+        return [str(priors)]
+    places = stores_for(name, stages, root)
+    if not places:
+        raise UsageError(f'{name} reads priors, and no stage before it writes any: pass --priors PATH')
+    for place in places:
+        if place.parent.name not in chosen and not PriorStore(place).layers():
+            raise UsageError(
+                f'{name} reads the priors of {place.parent.name}, and there are none in {place}: run that stage first, '
+                'or pass --priors PATH'
+            )
+    return [str(place) for place in places]
+
+
+def record_in(cfg: Config, name: str, root: Path, fingerprint: str | None = None) -> None:
+    """Have the metrics of a stage written into ``root``, under a hash: by default of its config as it is now."""
+    fingerprint = fingerprint or config_hash(cfg)
+    record = dict(type='kgl_mm.RecordHook', stage=name, file=str(root / 'metrics.json'), config=fingerprint)
+    cfg.merge_from_dict({'default_hooks.record': record})
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner with all its parts, so that what is wrong shows before the first step."""
+    try:
+        runner = Runner.from_cfg(cfg)
+        for part in ('train', 'val', 'test'):
+            if cfg.get(f'{part}_dataloader'):
+                getattr(runner, f'{part}_loop')
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, FileNotFoundError) as error:
+        raise UsageError(f'{cfg.filename or "config"}: {first_line(error)}') from error
+    _compare_classes(runner)
+    return runner
+
+
+def _compare_classes(runner: Runner) -> None:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
+    for part in ('train', 'val', 'test'):
+        if not runner.cfg.get(f'{part}_dataloader'):
+            continue
+        dataset = getattr(runner, f'{part}_dataloader').dataset
+        classes = getattr(dataset, 'metainfo', {}).get('classes')
+        if classes and outputs and len(classes) != outputs:
+            raise UsageError(
+                f'the {part} data set has {len(classes)} classes ({", ".join(classes)}), the head {outputs}: '
+                f'--cfg-options model.head.num_classes={len(classes)}'
+            )
+
+
+def _begin(names: list[str], fingerprints: dict[str, str], root: Path, resume: bool, priors: str | Path | None) -> dict:
+    """What was done already; where nothing is resumed, what a stage to be run left is put aside with what followed."""
+    state = read_json(root / 'state.json') or dict(stages={})
+    if resume:
+        for name, fingerprint in fingerprints.items():
+            if state['stages'].get(name, {}).get('config', fingerprint) != fingerprint:
+                print_log(
+                    f'The config of {name} differs from the one that it was begun with in {root}: '
+                    'what is done stays as it is.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+    else:
+        first = names.index(next(iter(fingerprints)))
+        left = [root / name for name in names[first:]] if first else _all_in(root)
+        if priors and any(Path(priors).resolve().is_relative_to(path.resolve()) for path in left):
+            raise UsageError(f'--priors {priors}: this run would replace it; give another --work-dir')
+        state['stages'] = {name: done for name, done in state['stages'].items() if name in names[:first]}
+        barrier()  # every process has looked before the first one changes what is there
+        put_aside(root, left)
+        _forget(root, keep=names[:first])
+    for name, fingerprint in fingerprints.items():
+        state['stages'].setdefault(name, dict(config=fingerprint))
+    _write_state(root, state)
+    barrier()
+    return state
+
+
+@master_only
+def put_aside(root: Path, paths: list[Path]) -> None:
+    """Move what an earlier run left, so that nothing of it is lost or taken for this one's."""
+    left = [path for path in paths if path.exists()]
+    if left:
+        previous = root / time.strftime('previous-%Y%m%d-%H%M%S')
+        for path in left:
+            to = previous / path.relative_to(root)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(to)
+        print_log(f'What was in {", ".join(map(str, left))} is now in {previous}.', logger='current')
+
+
+@master_only
+def _forget(root: Path, keep: list[str]) -> None:
+    if metrics := read_json(root / 'metrics.json'):
+        write_json(root / 'metrics.json', {stage: found for stage, found in metrics.items() if stage in keep})
+
+
+def _all_in(root: Path) -> list[Path]:
+    return [path for path in root.glob('*') if not path.name.startswith('previous-')]
+
+
+@master_only
+def _write_state(root: Path, state: dict) -> None:
+    write_json(root / 'state.json', state)
+
+
+def _run_stage(root: Path, name: str, cfg: Config, resume: bool, fingerprint: str) -> Path:
+    folder = root / name
+    cfg.work_dir = str(folder)
+    cfg.experiment_name = f'{name}-{time.time_ns()}'
+    record_in(cfg, name, root, fingerprint)
+    checkpoint = latest_checkpoint(folder) if resume else None
+    if checkpoint:
+        cfg.resume, cfg.load_from = True, str(checkpoint)
+    runner = build_runner(cfg)
+    runner.train()
+    barrier()
+    best = runner.message_hub.runtime_info.get('best_ckpt')
+    tested = folder / Path(best).name if best else latest_checkpoint(folder)
+    if tested is None:
+        raise UsageError(f'{folder}: no checkpoint was written; let default_hooks.checkpoint save the last epoch')
+    runner.load_checkpoint(str(tested))
+    if cfg.get('test_dataloader'):
+        runner.test()
+    if is_main_process():
+        runner.visualizer.close()
+    return tested

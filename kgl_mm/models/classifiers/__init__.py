@@ -1,0 +1,3 @@
+from .consistent_classifier import ConsistentClassifier
+
+__all__ = ['ConsistentClassifier']

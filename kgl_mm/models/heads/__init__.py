@@ -1,0 +1,3 @@
+from .knowledge_injection_head import KnowledgeInjectionHead
+
+__all__ = ['KnowledgeInjectionHead']

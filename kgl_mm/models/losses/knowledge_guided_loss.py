@@ -1,0 +1,81 @@
+import torch
+from mmengine.dist import all_reduce
+from mmpretrain.registry import MODELS as MM_MODELS
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from kgl_mm.errors import UsageError
+from kgl_mm.registry import MODELS
+
+DECAYS = ('linear', 'constant')
+
+
+@MODELS.register_module()
+class KnowledgeGuidedLoss(nn.Module):
+    r"""Classification plus guidance that fades: :math:`L = L_{cls} + \lambda\, w_{seg}\, L_{seg}`.
+
+    :math:`L_{seg}` is the binary cross-entropy of each cell, mean over the cells of an image and then over the images
+    that have a target; an image without one is left out. The mean is over all processes.
+
+    Args:
+        classification: any loss that takes ``(logits, labels, avg_factor=...)``.
+        seg_weight: :math:`w_{seg}`; 0 is the head without guidance.
+        pos_weight: the weight of a marked cell against one that is not.
+        decay: of :math:`\lambda`, read by ``GuidanceHook``: ``'linear'`` or ``'constant'``.
+
+    ``guidance`` is :math:`\lambda` times the trust in the priors. ``GuidanceHook`` sets it; without the hook it is 1.
+    """
+
+    def __init__(
+        self,
+        classification: dict = dict(type='CrossEntropyLoss'),  # noqa: B006
+        seg_weight: float = 5.0,
+        pos_weight: float = 3.0,
+        decay: str = 'linear',
+    ) -> None:
+        super().__init__()
+        if decay not in DECAYS:
+            raise UsageError(f'decay={decay!r}: not one of {", ".join(DECAYS)}')
+        if seg_weight < 0 or pos_weight <= 0:
+            raise UsageError(
+                f'seg_weight={seg_weight}, pos_weight={pos_weight}: the first is 0 or more, the second more'
+            )
+        self.classification = MM_MODELS.build(classification)
+        self.seg_weight = seg_weight
+        self.pos_weight = pos_weight
+        self.decay = decay
+        self.guidance = 1.0  # plain, so that a checkpoint does not carry it: it is a function of the epoch
+
+    def forward(
+        self,
+        cls_score: torch.Tensor,
+        labels: torch.Tensor,
+        seg_logits: torch.Tensor,
+        seg_target: torch.Tensor,
+        has_target: torch.Tensor,
+        **kwargs,
+    ) -> dict[str, torch.Tensor]:
+        """``loss_cls`` and ``loss_seg``.
+
+        Args:
+            cls_score: logits (B, K).
+            labels: (B,).
+            seg_logits: (B, 1, h, w).
+            seg_target: (B, 1, h, w), in [0, 1].
+            has_target: (B,), 1 where the image has a target, else 0.
+            **kwargs: to the classification loss.
+        """
+        each = F.binary_cross_entropy_with_logits(
+            seg_logits.float(),
+            seg_target.float(),
+            pos_weight=seg_logits.new_tensor(self.pos_weight, dtype=torch.float32),
+            reduction='none',
+        ).mean((1, 2, 3))
+        count = has_target.sum(dtype=torch.float32)
+        all_reduce(count, 'mean')
+        # images are weighted by 0, not dropped: the branch then takes part in every step, as several processes need
+        segmentation = (each * has_target).sum() / count.clamp_min(1e-6)
+        return dict(
+            loss_cls=self.classification(cls_score, labels, **kwargs),
+            loss_seg=self.guidance * self.seg_weight * segmentation,
+        )

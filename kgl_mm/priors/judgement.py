@@ -1,0 +1,66 @@
+"""Whether a source of priors has learned enough to teach."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kgl_mm.evaluation.functional import average_precision
+
+ENOUGH = {'validation data': (0.2, 0.5), 'its training images': (0.5, 0.8)}
+"""By what it was judged on: the skill up to which guidance is 0, and that from which it is 1.
+
+Skill is (AP - chance) / (1 - chance), where chance is the share of defective images: 0 for guessing, 1 for no error.
+On the images that it was trained with, a network looks better than it is.
+"""
+ALIKE = (0.1, 0.3)
+"""The same for the agreement of maps under flips; sources that know what they see agree at 0.5 and more."""
+
+
+class Judgement(NamedTuple):
+    """How much to trust a source, 0 to 1, and why, in words; ``weak`` where it is below the bar."""
+
+    weight: float
+    reason: str
+
+    @property
+    def weak(self) -> bool:
+        return self.weight < 1
+
+
+def judge(entries: Sequence[dict], labels: Sequence[int], validation: dict | None = None) -> Judgement:
+    """Judge a source by the entries of its maps in a store, and the labels of their images.
+
+    Skill counts on validation data where ``validation`` has the metrics of them (``AP``, ``num_defects``,
+    ``num_images``), and else on the images themselves, by the evidence that was written with each map. So does the
+    agreement of the maps of defective images under flips. What is not known is not held against a source: maps that a
+    person painted are trusted.
+    """
+    labels = np.asarray(labels) != 0
+    reasons, weight = [], 1.0
+    by_source = [(entry, label) for entry, label in zip(entries, labels, strict=True) if not entry.get('edited')]
+    if validation and 'AP' in validation:
+        chance = validation['num_defects'] / validation['num_images']
+        weight = _skill(validation['AP'], chance, 'validation data', reasons)
+    elif by_source and all('evidence' in entry for entry, _ in by_source):
+        of = np.array([label for _, label in by_source])
+        if of.any() and not of.all():
+            score = average_precision(np.array([entry['evidence'] for entry, _ in by_source]), of)
+            weight = _skill(score, of.mean(), 'its training images', reasons)
+    agreement = [entry['trust'] for entry, label in by_source if label and 'trust' in entry]
+    if agreement:
+        reasons.append(f'its maps agree by {np.mean(agreement):.2f} under flips')
+        weight = min(weight, _ramp(float(np.mean(agreement)), *ALIKE))
+    peaks = [np.mean([e['peak'] for e, label in by_source if label == which] or [0]) for which in (False, True)]
+    if peaks[1] and not labels.all():
+        reasons.append(f'good images glow {peaks[0] / peaks[1]:.2f} times as bright as defective ones')
+    return Judgement(round(weight, 3), ', '.join(reasons) or 'nothing is known of its source')
+
+
+def _skill(score: float, chance: float, where: str, reasons: list[str]) -> float:
+    reasons.append(f'AP {score:.2f} on {where} (chance {chance:.2f})')
+    return _ramp((score - chance) / max(1 - chance, 1e-6), *ENOUGH[where])
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    return float(np.clip((value - low) / (high - low), 0, 1))

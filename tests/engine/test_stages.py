@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from kgl_mm.engine.config import load_config, set_data
+from kgl_mm.engine.run import Rounds
+from kgl_mm.engine.stages import latest_checkpoint, readers, stages_of, stores_for, writer
+from kgl_mm.errors import UsageError
+from kgl_mm.files import write_json
+
+
+@pytest.fixture
+def plain():
+    return load_config('vgg16_ksdd.py')
+
+
+@pytest.fixture
+def guided():
+    return load_config('kgl_vgg16_ksdd.py')
+
+
+def test_stages_are_deltas_on_the_config(plain):
+    assert list(stages_of(plain)) == ['stage1']
+    plain.stages = dict(a=dict(train_cfg=dict(max_epochs=1)), b=dict())
+    stages = stages_of(plain)
+    assert stages['a'].train_cfg == dict(by_epoch=True, max_epochs=1)
+    assert stages['b'].train_cfg.max_epochs == plain.train_cfg.max_epochs
+    assert 'stages' not in stages['a']
+    assert plain.stages['a'].train_cfg.max_epochs == 1  # what was given is not changed
+    plain.stages = [dict(name='a')]
+    with pytest.raises(UsageError, match='write them as dict'):
+        stages_of(plain)
+
+
+def test_the_first_stage_is_the_plain_config_and_the_last_one_the_config_itself(plain, guided):
+    stages = stages_of(guided)
+    first = stages['stage1']
+    assert first.model == plain.model
+    assert first.train_dataloader == plain.train_dataloader
+    assert first.test_dataloader == plain.test_dataloader
+    assert stages['stage2'].model == guided.model
+    assert guided.model.head.type == 'kgl_mm.KnowledgeInjectionHead'
+    assert writer(first)
+    assert not writer(stages['stage2'])
+    assert len(readers(stages['stage2'])) == 1
+    assert not readers(first)
+    assert stores_for('stage2', stages, Path('run')) == [Path('run/stage1/priors')]
+
+
+def test_settings_of_data_and_model_reach_both_stages(guided):
+    set_data(guided, fold=2, num_positives=10)
+    guided.merge_from_dict({'model.backbone.norm_cfg.type': 'GN', 'stages.stage1.model.neck.mode': 'max'})
+    stages = stages_of(guided)
+    for stage in stages.values():
+        assert stage.train_dataloader.dataset.fold == 2
+        assert stage.model.backbone.norm_cfg.type == 'GN'
+    assert stages['stage1'].model.neck.mode == 'max'
+
+
+def test_nothing_is_left_of_what_says_delete(guided):
+    text = Config(dict(stages_of(guided)['stage1'])).pretty_text
+    assert '_delete_' not in text
+
+
+def test_cross_fitting_adds_a_stage_for_each_part(guided):
+    guided.crossfit = 3
+    stages = stages_of(guided)
+    assert list(stages) == ['stage1', 'stage1_part1', 'stage1_part2', 'stage1_part3', 'stage2']
+    assert stages['stage1_part2'].train_dataloader.dataset.leave_out == (1, 3)
+    assert stages['stage1_part2'].test_dataloader is None
+    assert 'leave_out' not in stages['stage1'].train_dataloader.dataset
+    roots = [Path(f'run/stage1_part{part}/priors') for part in (1, 2, 3)]
+    assert stores_for('stage2', stages, Path('run')) == roots
+
+
+def test_a_round_reads_what_the_one_before_it_marks(guided):
+    guided.rounds = 3
+    guided.crossfit = 2
+    stages = stages_of(guided)
+    assert list(stages)[-3:] == ['stage2', 'stage2_round2', 'stage2_round3']
+    assert writer(stages['stage2']).method == dict(type='kgl_mm.SegmentationMap')
+    assert not writer(stages['stage2_round3'])
+    assert stores_for('stage2_round2', stages, Path('run')) == [Path('run/stage2/priors')]
+    assert stores_for('stage2_round3', stages, Path('run')) == [Path('run/stage2_round2/priors')]
+    areas = [stages[name].train_dataloader.dataset.pipeline[4].get('max_area') for name in list(stages)[-3:]]
+    assert areas == [None, 0.1, 0.1]
+
+
+@pytest.mark.parametrize(('field', 'value'), [('rounds', 0), ('crossfit', 1)])
+def test_numbers_that_make_no_sense(guided, plain, field, value):
+    guided[field] = value
+    with pytest.raises(UsageError, match=f'{field}={value}'):
+        stages_of(guided)
+    plain[field] = 2
+    with pytest.raises(UsageError, match=f'{field}=2'):
+        stages_of(plain)
+
+
+@pytest.mark.parametrize(
+    ('scores', 'best', 'goes_on'),
+    [
+        ([0.5, 0.6, 0.7], 'c', True),
+        ([0.5, 0.6, 0.6], 'b', False),
+        ([0.5, 0.4], 'a', False),
+        ([None, None], 'b', True),
+    ],
+)
+def test_rounds_go_on_while_they_help(tmp_path, scores, best, goes_on):
+    found = {name: dict(val=dict(AP=s) if s is not None else {}) for name, s in zip('abc', scores, strict=False)}
+    write_json(tmp_path / 'metrics.json', found)
+    rounds = Rounds(tmp_path)
+    for name in found:
+        assert rounds.goes_on
+        rounds.add(name)
+    assert (rounds.best, rounds.goes_on) == (best, goes_on)
+
+
+def test_latest_checkpoint_follows_the_pointer_and_survives_a_bad_one(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for epoch in (2, 10, 9):
+        (tmp_path / f'epoch_{epoch}.pth').touch()
+    assert latest_checkpoint(tmp_path).name == 'epoch_10.pth'
+    (tmp_path / 'last_checkpoint').write_text('/moved/from/elsewhere/epoch_9.pth')
+    assert latest_checkpoint(tmp_path).name == 'epoch_9.pth'
+    (tmp_path / 'last_checkpoint').write_text('')
+    assert latest_checkpoint(tmp_path).name == 'epoch_10.pth'

@@ -1,0 +1,289 @@
+"""Both stages in one command: what it leaves, how it is stopped and goes on, and what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from kgl_mm.priors import PriorStore
+
+GUIDED_STAGES = ('stage1', 'stage2')
+KILLER = """
+custom_imports = dict(imports=['killer'])
+custom_hooks.append(dict(type='Killer'))
+stages['stage1']['custom_hooks'].append(dict(type='Killer'))
+"""
+KILLER_MODULE = """
+import os, signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from kgl_mm.priors import PriorStore
+
+place = os.environ.get('KILL', '')
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@HOOKS.register_module()
+class Killer(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if place == f'{os.path.basename(runner.work_dir)}-epoch' and runner.iter == len(runner.train_dataloader) + 2:
+            die()
+
+    def before_train(self, runner):
+        if place == f'{os.path.basename(runner.work_dir)}-begin':
+            die()
+
+if place == 'priors':
+    write = PriorStore.write
+
+    def write_some(self, key, *args, **kwargs):
+        if key.startswith('kos2'):
+            die()
+        write(self, key, *args, **kwargs)
+
+    PriorStore.write = write_some
+"""
+
+
+def metrics_of(work_dir):
+    return json.loads((work_dir / 'metrics.json').read_text())
+
+
+def weights(work_dir, stage='stage2', epoch=3):
+    return torch.load(work_dir / stage / f'epoch_{epoch}.pth', weights_only=True)
+
+
+def assert_same(one, other):
+    for stage in GUIDED_STAGES:
+        a, b = weights(one, stage), weights(other, stage)
+        torch.testing.assert_close(a['state_dict'], b['state_dict'], rtol=0, atol=0)
+        torch.testing.assert_close(a['optimizer'], b['optimizer'], rtol=0, atol=0)
+    maps = [{path.name: path.read_bytes() for path in run.rglob('priors/evidence/**/*.png')} for run in (one, other)]
+    assert maps[0] == maps[1] != {}
+    for found in (a := metrics_of(one)), (b := metrics_of(other)):
+        for stage in GUIDED_STAGES:
+            found[stage]['test'].pop('config')  # a killer is in one of the configs
+    assert a == b
+
+
+def test_one_command_leaves_both_stages_side_by_side(tool, write_guided, tmp_path):
+    config = write_guided()
+    said = tool('train.py', config, '--work-dir', 'a').stdout
+    a = tmp_path / 'a'
+    for name in ('stage1/epoch_3.pth', 'stage2/epoch_3.pth', 'stage1/priors/store.json', 'stage1/test.png', 'stage2/test.png'):
+        assert (a / name).is_file()
+    metrics = metrics_of(a)
+    assert list(metrics) == ['stage1', 'stage2']
+    assert metrics['stage1']['test']['config'] != metrics['stage2']['test']['config']
+    picture = cv2.imread(str(a / 'guided.png'))
+    assert min(picture.shape[:2]) > 200
+    assert 'stage1 test AP' in said
+    assert 'stage2 test AP' in said
+    assert 'guided.png' in said
+    (log,) = (a / 'stage2').glob('*/vis_data/scalars.json')
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    by_epoch = {row['epoch']: row['lambda'] for row in rows if 'lambda' in row}
+    assert [round(value, 6) for value in by_epoch.values()] == [1.0, round(2 / 3, 6), round(1 / 3, 6)]
+    assert all({'loss_cls', 'loss_seg'} <= row.keys() for row in rows if 'lambda' in row)
+    assert len(PriorStore(a / 'stage1/priors')) == 99
+
+    tool('test.py', config, 'a/stage2', '--work-dir', 'b')
+    assert metrics_of(tmp_path / 'b')['stage2']['test'] == metrics['stage2']['test']
+
+    # stage 2 alone again, with the priors that are there, and with a copy of them
+    before = (a / 'stage1/epoch_3.pth').stat().st_mtime_ns
+    shutil.copytree(a / 'stage1/priors', tmp_path / 'painted')
+    for words in (('--stage', '2'), ('--priors', 'painted'), ('--stage', 'stage2', '--priors', 'painted')):
+        tool('train.py', config, '--work-dir', 'a', *words)
+        assert (a / 'stage1/epoch_3.pth').stat().st_mtime_ns == before
+        again = metrics_of(a)
+        again['stage2']['test']['config'] = metrics['stage2']['test']['config']
+        assert again == metrics
+    assert all((path / 'stage2/epoch_3.pth').is_file() for path in a.glob('previous-*'))
+    tool('train.py', config, '--work-dir', 'c', '--priors', 'painted')
+    assert list(metrics_of(tmp_path / 'c')) == ['stage2']
+    torch.testing.assert_close(weights(tmp_path / 'c')['state_dict'], weights(a)['state_dict'], rtol=0, atol=0)
+
+
+def test_killed_everywhere_and_resumed_equals_undisturbed(tool, write_guided, tmp_path):
+    (tmp_path / 'killer.py').write_text(KILLER_MODULE)
+    config = write_guided(extra=KILLER)
+    tool('train.py', write_guided('straight.py'), '--work-dir', 'a')
+    for place in ('stage1-epoch', 'priors', 'stage2-begin', 'stage2-epoch'):
+        env = dict(EXTRA_PATH=str(tmp_path), KILL=place)
+        killed = tool('train.py', config, '--work-dir', 'b', '--resume', env=env, check=False)
+        assert killed.returncode == -signal.SIGKILL, place
+    assert not (tmp_path / 'b/stage2/epoch_3.pth').exists()
+    tool('train.py', config, '--work-dir', 'b', '--resume', env=dict(EXTRA_PATH=str(tmp_path)))
+    assert_same(tmp_path / 'a', tmp_path / 'b')
+    assert not list((tmp_path / 'b').rglob('.*.tmp'))
+
+
+def test_several_processes_run_both_stages(tool, write_guided, tmp_path):
+    plain = dict(norm='None', dropout=0.0)
+    quiet = 'model["head"]["channel"] = "none"\nmodel["head"]["norm_cfg"] = None\n'
+    one = write_guided('one.py', extra=quiet, **plain)
+    two = write_guided('two.py', extra=quiet + 'train_dataloader["batch_size"] = 2\n', **plain)
+    tool('train.py', one, '--work-dir', 'one')
+    tool('dist_train.sh', two, 2, '--work-dir', 'two')
+    assert (tmp_path / 'two/guided.png').is_file()
+    for stage in GUIDED_STAGES:
+        states = [weights(tmp_path / run, stage)['state_dict'] for run in ('one', 'two')]
+        torch.testing.assert_close(*states, rtol=1e-3, atol=1e-5)
+
+
+def test_to_resume_from_an_earlier_checkpoint_makes_anew_what_came_of_it(tool, write_guided, tmp_path):
+    config = write_guided()
+    tool('train.py', config, '--work-dir', 'a')
+    shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+    tool('train.py', config, '--work-dir', 'b', '--resume', 'b/stage1/epoch_2.pth')
+    assert_same(tmp_path / 'a', tmp_path / 'b')
+    (previous,) = (tmp_path / 'b').glob('previous-*')
+    assert {path.name for path in previous.rglob('*') if path.is_dir()} >= {'stage2', 'priors'}
+
+
+def test_rounds_and_cross_fitting(run_here, write_guided, tmp_path):
+    config = write_guided(writes=', fraction=0.5')
+    status, said = run_here(
+        'train.py', str(config), '--work-dir', 'a', '--data-options', 'val_fraction=0.3',
+        '--cfg-options', 'rounds=3', 'crossfit=2', 'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0.0',
+    )  # fmt: skip
+    assert not status, said
+    a = tmp_path / 'a'
+    # without learning, the second round is no better than the first, so there is no third
+    assert list(metrics_of(a)) == ['stage1', 'stage2', 'stage2_round2']
+    assert json.loads((a / 'state.json').read_text())['best'] == 'stage2'
+    parts = [set(PriorStore(a / f'stage1_part{part}/priors').keys()) for part in (1, 2)]
+    assert parts[0] | parts[1] == set(PriorStore(a / 'stage1/priors').keys())
+    assert not parts[0] & parts[1]
+    store = PriorStore(a / 'stage2/priors')
+    assert store.source()['method']['type'] == 'SegmentationMap'
+    assert set(store.keys()) == parts[0] | parts[1]
+    step = next(iter((a / 'stage2_round2').glob('*.py'))).read_text()
+    assert 'max_area=0.1' in step
+    assert f"store='{a.relative_to(tmp_path)}/stage2/priors'" in step
+
+
+@pytest.fixture
+def painted(tmp_path, surfaces):
+    """A function that fills a store for the training images, as another tool might."""
+
+    def write(name='painted', keep=lambda key: True, shape=(64, 32)):
+        store = PriorStore(tmp_path / name)
+        for path in sorted(surfaces.rglob('*.png')):
+            key = path.relative_to(surfaces).as_posix()
+            if keep(key):
+                store.write(key, np.eye(*shape, dtype=np.float32))
+        if len(store):
+            store.compact()
+        return tmp_path / name
+
+    return write
+
+
+RAND_AUGMENT = "augment[0].update(type='RandAugment', policies='timm_increasing', num_policies=2, magnitude_level=9)"
+MIXUP = "model['train_cfg'] = dict(augments=[dict(type='Mixup', alpha=1.0)])"
+
+
+@pytest.mark.parametrize(
+    ('options', 'words', 'sentence'),
+    [
+        ([], ['--stage', '2'], 'reads the priors of stage1'),
+        ([], ['--stage', '7'], 'the stages of this config are stage1, stage2'),
+        ([], ['--priors', 'nothing'], 'there is no store of priors'),
+        ([], ['--priors', 'half'], 'have no map'),
+        ([], ['--priors', 'square'], 'for an image of 48 x 48'),
+        ([], ['--priors', 'other'], 'another data set'),
+        ([], ['--priors', 'whole', '--stage', '1'], 'stage1 reads no priors'),
+        (['train_dataloader.dataset.pipeline.4.num_priors=999'], ['--priors', 'whole'], 'num_priors=999'),
+        (['train_dataloader.dataset.pipeline.4.num_masks=999'], ['--priors', 'whole'], 'num_masks=999'),
+        (['augment[0].clear()', RAND_AUGMENT], ['--priors', 'whole'], 'RandAugment'),
+        (['train_dataloader.dataset.pipeline.5.type=Mine'], ['--priors', 'whole'], 'geometric='),
+        ([MIXUP], ['--priors', 'whole'], 'Mixup'),
+        (['rounds=0'], [], 'rounds=0'),
+        (['crossfit=1'], [], 'crossfit=1'),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_training(run_here, write_guided, painted, tmp_path, options, words, sentence):
+    extra = """
+from mmcv.transforms import TRANSFORMS, RandomFlip
+class Mine(RandomFlip):
+    def transform(self, results):
+        return super().transform(results)
+if TRANSFORMS.get('Mine') is None:
+    TRANSFORMS.register_module(module=Mine)
+del Mine, TRANSFORMS, RandomFlip
+"""
+    lines = [option for option in options if option.startswith(('augment', 'model['))]
+    options = [option for option in options if option not in lines]
+    extra += ''.join(f'{line}\n' for line in lines)
+    config = write_guided(extra=extra)
+    painted('whole')
+    painted('half', keep=lambda key: key < 'kos25')
+    painted('square', shape=(48, 48))
+    painted('other', keep=lambda key: False)
+    PriorStore(tmp_path / 'other').write('another/1.png', np.eye(4))
+    status, said = run_here('train.py', str(config), '--work-dir', 'a', *words, '--cfg-options', *options, 'work_dir=a')
+    assert status == 2, said
+    assert sentence in said
+    assert said.count('error:') == 1
+    assert not list((tmp_path / 'a').rglob('*.pth'))
+
+
+@pytest.mark.parametrize('kinds', [1, 2])
+def test_from_a_folder_of_pictures_to_two_stages_with_a_threshold(run_here, tmp_path, kinds):
+    random = np.random.default_rng(0)
+    for kind in ('good', 'scratch', 'spot')[: kinds + 1]:
+        folder = tmp_path / 'parts' / kind
+        folder.mkdir(parents=True)
+        for index in range(16):
+            image = random.integers(90, 160, (40, 40, 3), np.uint8)
+            if kind != 'good':
+                cv2.circle(image, (10 + index, 20), 4, (10, 10, 10), -1 if kind == 'spot' else 1)
+            cv2.imwrite(str(folder / f'{index}.png'), image)
+    scale = [f'{loader}_dataloader.dataset.pipeline.2.scale=(32,32)' for loader in ('train', 'val', 'test')]
+    scale.append('stages.stage1.train_dataloader.dataset.pipeline.2.scale=(32,32)')
+    labels = ['--data-options', 'labels=kind'] if kinds > 1 else []
+    status, said = run_here(
+        'train.py', 'configs/kgl_folder.py', '--data', str(tmp_path / 'parts'), '--work-dir', 'a', *labels,
+        '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
+        'test_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
+        'val_dataloader.persistent_workers=False', 'test_dataloader.persistent_workers=False', *scale,
+    )  # fmt: skip
+    assert not status, said
+    metrics = metrics_of(tmp_path / 'a')
+    for stage in GUIDED_STAGES:
+        assert metrics[stage]['test']['threshold_calibrated']
+        assert metrics[stage]['test']['threshold'] == metrics[stage]['val']['chosen_threshold']
+    assert weights(tmp_path / 'a', epoch=1)['state_dict']['head.fc.weight'].shape[0] == kinds + 1
+    assert (tmp_path / 'a/guided.png').is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('moment', range(12))
+def test_killed_at_any_moment_and_resumed_equals_undisturbed(tool, write_guided, tmp_path, environment, moment):
+    from .test_resume import REPOSITORY, kill_when
+
+    config = write_guided()
+    tool('train.py', config, '--work-dir', 'a')
+    command = ['python', str(REPOSITORY / 'tools/train.py'), str(config), '--work-dir', 'b', '--resume']
+    command[0] = environment['PYTHON']
+    random = np.random.default_rng(moment)
+    for _ in range(2):
+        import time
+
+        stop = time.monotonic() + random.uniform(4, 12)
+        try:
+            kill_when(command, lambda stop=stop: time.monotonic() > stop, tmp_path, environment)
+        except AssertionError:
+            break  # it was done before
+    tool('train.py', config, '--work-dir', 'b', '--resume')
+    assert_same(Path(tmp_path / 'a'), Path(tmp_path / 'b'))
+    assert os.path.getsize(tmp_path / 'b/guided.png')  # noqa: PTH202

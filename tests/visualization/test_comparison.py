@@ -1,0 +1,34 @@
+import cv2
+import numpy as np
+import pytest
+
+from kgl_mm.evaluation.functional import average_precision, precision_recall
+from kgl_mm.visualization import draw_comparison
+from kgl_mm.visualization.comparison import AFTER, BEFORE
+
+
+def drawn(image, mask=None, count=40):
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % 4 == 0
+    scores = [random.random(count), labels * 0.9]
+    curves = [(*precision_recall(s, labels), average_precision(s, labels)) for s in scores]
+    maps = [np.zeros(image.shape[:2]), np.eye(*image.shape[:2])]
+    data = draw_comparison(image, maps, mask, scores, labels, 4, curves)
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize('shape', [(64, 128, 3), (1408, 512), (10, 10, 3), (500, 2000, 3)])
+def test_six_parts_of_any_image_fit_on_a_page(shape):
+    image = np.full(shape, 120, np.uint8)
+    page = drawn(image, mask=np.eye(*shape[:2], dtype=np.uint8))
+    assert 300 < page.shape[0] < 900
+    assert 600 < page.shape[1] < 2200
+    for colour in (BEFORE, AFTER):  # captions of both maps, and both curves
+        assert (page == colour).all(2).sum() > 1000
+
+
+def test_the_defect_is_outlined_where_it_is_known():
+    image = np.full((64, 96, 3), 120, np.uint8)
+    mask = np.zeros((64, 96), np.uint8)
+    mask[20:30, 40:60] = 1
+    assert (drawn(image, mask) != drawn(image)).any()
