@@ -1,6 +1,9 @@
 """Making the transforms that read priors fit for a data set, and saying before the training what does not fit."""
 
+import logging
 from collections.abc import Iterator
+
+from mmengine.logging import print_log
 
 from kgl_mm.errors import UsageError
 from kgl_mm.files import hash_of
@@ -32,9 +35,17 @@ def bind_priors(dataset: object) -> list[LoadPrior]:
         infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         for loader in loaders:
             _check(loader, infos)
+        has_good = has_good_class(dataset)
+        if not has_good:
+            print_log(
+                f'Warning: class 0 is {dataset.metainfo["classes"][0]!r}, so every image counts as defective: '
+                'where there are good parts, make them class 0 and call it good.',
+                logger='current',
+                level=logging.WARNING,
+            )
         for transform in _all(transforms):
             if isinstance(transform, BinarizePrior):
-                transform.bind(infos, getattr(dataset, 'seed', 0), has_good_class(dataset))
+                transform.bind(infos, getattr(dataset, 'seed', 0), has_good)
         loaders[0].is_bound = True
     return bound + loaders
 

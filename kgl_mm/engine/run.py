@@ -51,11 +51,11 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
         if not rounds.goes_on:
             print_log(f'{name} is left out: the round before it was no better on validation data.', logger='current')
             break
-        if state['stages'][name].get('done'):
+        if _is_done(root, state['stages'][name]):
             print_log(f'{name} is done already.', logger='current')
         else:
-            checkpoint = _run_stage(root, name, stages[name], resume, fingerprints[name])
-            state['stages'][name] |= dict(done=True, checkpoint=os.path.relpath(checkpoint, root))
+            state['stages'][name] |= _run_stage(root, name, stages[name], resume, fingerprints[name])
+            state['stages'][name]['done'] = True
             _write_state(root, state)
             barrier()
         if reads_priors(stages[name]):
@@ -64,6 +64,11 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
         state['best'] = rounds.best
         _write_state(root, state)
     return read_json(root / 'metrics.json')
+
+
+def _is_done(root: Path, stage: dict) -> bool:
+    """Whether a stage was finished, and what it left was not moved away by a run that was killed before it began."""
+    return stage.get('done', False) and (root / stage['checkpoint']).is_file()
 
 
 class Rounds:
@@ -216,7 +221,7 @@ def _write_state(root: Path, state: dict) -> None:
     write_json(root / 'state.json', state)
 
 
-def _run_stage(root: Path, name: str, cfg: Config, resume: bool, fingerprint: str) -> Path:
+def _run_stage(root: Path, name: str, cfg: Config, resume: bool, fingerprint: str) -> dict:
     folder = root / name
     cfg.work_dir = str(folder)
     cfg.experiment_name = f'{name}-{time.time_ns()}'
@@ -236,4 +241,6 @@ def _run_stage(root: Path, name: str, cfg: Config, resume: bool, fingerprint: st
         runner.test()
     if is_main_process():
         runner.visualizer.close()
-    return tested
+    done = dict(checkpoint=os.path.relpath(tested, root))
+    trust = runner.message_hub.runtime_info.get('trust')  # how far its priors were trusted
+    return done if trust is None else dict(done, trust=trust)

@@ -41,7 +41,7 @@ def stages_of(cfg: Config) -> dict[str, Config]:
 
 
 def _forget_deletions(cfg: dict) -> None:
-    """mmengine leaves ``_delete_`` where there was nothing to delete."""
+    """Where there is nothing to delete, mmengine leaves ``_delete_`` behind."""
     cfg.pop('_delete_', None)
     for value in cfg.values():
         if isinstance(value, dict):

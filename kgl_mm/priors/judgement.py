@@ -7,7 +7,7 @@ import numpy as np
 
 from kgl_mm.evaluation.functional import average_precision
 
-ENOUGH = {'validation data': (0.2, 0.5), 'its training images': (0.5, 0.8)}
+ENOUGH = {'validation data': (0.2, 0.5), 'images left out': (0.2, 0.5), 'its training images': (0.5, 0.8)}
 """By what it was judged on: the skill up to which guidance is 0, and that from which it is 1.
 
 Skill is (AP - chance) / (1 - chance), where chance is the share of defective images: 0 for guessing, 1 for no error.
@@ -28,13 +28,15 @@ class Judgement(NamedTuple):
         return self.weight < 1
 
 
-def judge(entries: Sequence[dict], labels: Sequence[int], validation: dict | None = None) -> Judgement:
+def judge(
+    entries: Sequence[dict], labels: Sequence[int], validation: dict | None = None, left_out: bool = False
+) -> Judgement:
     """Judge a source by the entries of its maps in a store, and the labels of their images.
 
     Skill counts on validation data where ``validation`` has the metrics of them (``AP``, ``num_defects``,
-    ``num_images``), and else on the images themselves, by the evidence that was written with each map. So does the
-    agreement of the maps of defective images under flips. What is not known is not held against a source: maps that a
-    person painted are trusted.
+    ``num_images``), and else on the images themselves, by the evidence that was written with each map; ``left_out``
+    says that the source was not trained with them. So does the agreement of the maps of defective images under flips.
+    What is not known is not held against a source: maps that a person painted are trusted.
     """
     labels = np.asarray(labels) != 0
     reasons, weight = [], 1.0
@@ -46,7 +48,7 @@ def judge(entries: Sequence[dict], labels: Sequence[int], validation: dict | Non
         of = np.array([label for _, label in by_source])
         if of.any() and not of.all():
             score = average_precision(np.array([entry['evidence'] for entry, _ in by_source]), of)
-            weight = _skill(score, of.mean(), 'its training images', reasons)
+            weight = _skill(score, of.mean(), 'images left out' if left_out else 'its training images', reasons)
     agreement = [entry['trust'] for entry, label in by_source if label and 'trust' in entry]
     if agreement:
         reasons.append(f'its maps agree by {np.mean(agreement):.2f} under flips')

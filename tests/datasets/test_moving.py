@@ -429,6 +429,28 @@ def test_a_function_by_its_name():
     assert np.array_equal(moved['prior'] * 255, moved['img'][..., 0])
 
 
+class Frame(BaseTransform):
+    def transform(self, results):
+        results['img'] = np.pad(results['img'], [(3, 4), (5, 6), (0, 0)], constant_values=200)
+        return results
+
+
+def test_the_fill_of_a_transform_of_ones_own():
+    results = sample(blocks(1, (40, 50)))
+    moved, _ = run(Moved(Frame()), dict(results))
+    for key in moving.MAPS:
+        assert np.array_equal(moved[key], np.pad(results[key], [(3, 4), (5, 6)]))
+
+
+def test_a_transform_of_ones_own_that_is_wrapped_needs_no_name():
+    transforms = transforms_of(Moved(Frame()))
+    before = list(transforms)
+    let_priors_move(transforms)
+    assert transforms == before
+    with pytest.raises(UsageError, match='put LoadPrior before Frame'):
+        let_priors_move([Moved(Frame()), Loader()])
+
+
 def test_a_transform_that_gives_up():
     class GivesUp(BaseTransform):
         def transform(self, results):

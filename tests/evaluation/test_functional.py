@@ -278,7 +278,11 @@ def test_functional_loads_neither_torch_nor_mmengine():
     assert done.stdout.strip() == '[]'
 
 
-@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40).filter(lambda x: 0 < sum(y for _, y in x) < len(x)))
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40).filter(
+        lambda x: 0 < sum(y for _, y in x) < len(x)
+    )
+)
 def test_the_area_under_the_steps_is_the_average_precision(images):
     scores, labels = map(np.array, zip(*images, strict=True))
     recall, precision = F.precision_recall(scores, labels)

@@ -77,7 +77,13 @@ def test_one_command_leaves_both_stages_side_by_side(tool, write_guided, tmp_pat
     config = write_guided()
     said = tool('train.py', config, '--work-dir', 'a').stdout
     a = tmp_path / 'a'
-    for name in ('stage1/epoch_3.pth', 'stage2/epoch_3.pth', 'stage1/priors/store.json', 'stage1/test.png', 'stage2/test.png'):
+    for name in (
+        'stage1/epoch_3.pth',
+        'stage2/epoch_3.pth',
+        'stage1/priors/store.json',
+        'stage1/test.png',
+        'stage2/test.png',
+    ):
         assert (a / name).is_file()
     metrics = metrics_of(a)
     assert list(metrics) == ['stage1', 'stage2']

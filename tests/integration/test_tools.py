@@ -50,7 +50,7 @@ def test_bfloat16_and_best_checkpoint(tool, write_config, tmp_path):
 
 
 def test_stages_run_in_order_and_only_what_is_missing_is_done(tool, write_config, tmp_path):
-    stages = "stages = dict(stage1=dict(train_cfg=dict(max_epochs=1)), stage2=dict())\n"
+    stages = 'stages = dict(stage1=dict(train_cfg=dict(max_epochs=1)), stage2=dict())\n'
     config = write_config(extra=stages)
     tool('train.py', config, '--work-dir', 'a')
     assert list(json.loads((tmp_path / 'a/metrics.json').read_text())) == ['stage1', 'stage2']

@@ -19,6 +19,13 @@ def test_a_source_that_knows_is_trusted_and_one_that_guesses_is_not():
     assert 'AP 0.33 on its training images (chance 0.40)' in guess.reason  # (1/4 + 2/5) / 2
 
 
+def test_images_that_were_left_out_count_as_validation_data():
+    labels, evidence = [0] * 8 + [1] * 2, [*range(8), 7.5, 4.5]  # AP (1 + 2/5) / 2 at a chance of 0.2: skill 0.625
+    assert judge(entries(evidence), labels, left_out=True).weight == 1
+    assert judge(entries(evidence), labels).weight == pytest.approx((0.625 - 0.5) / 0.3, abs=1e-3)
+    assert 'on images left out' in judge(entries(evidence), labels, left_out=True).reason
+
+
 @pytest.mark.parametrize(('score', 'weight'), [(0.35, 0), (0.2 + 0.8 * 0.35, 1 / 2), (0.2 + 0.8 * 0.5, 1), (1.0, 1)])
 def test_validation_data_have_the_last_word(score, weight):
     validation = dict(AP=score, num_defects=10, num_images=50)

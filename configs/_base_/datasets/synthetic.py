@@ -7,7 +7,7 @@ dataset = dict(
     size=(64, 128),
     num_train=(200, 200),
     num_test=(180, 60),
-    difficulty=0.2,
+    difficulty=0.1,
     cache='memory',
 )
 loader = dict(num_workers=0, persistent_workers=False)

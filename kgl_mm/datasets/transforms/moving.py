@@ -139,7 +139,7 @@ class Moved(BaseTransform):
             inner, rest = deepcopy(twin)
             return _channels(inner(rest | dict(img=image))['img'])
 
-        if not self._known and not np.array_equal(repeat(deepcopy(twin[1]['img'])), _channels(moved['img'])):
+        if not self._known and not np.array_equal(repeat(twin[1]['img']), _channels(moved['img'])):
             raise UsageError(
                 f'{_name(self)} cannot be repeated, so that no prior can follow it: let it draw from random, '
                 'numpy.random, torch or a generator that is an attribute of it'

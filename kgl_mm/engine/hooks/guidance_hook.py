@@ -100,7 +100,7 @@ def judge_source(dataset, loader: LoadPrior) -> Judgement:
     if len(roots) == 1:
         stage = next(iter(roots)).parent
         validation = read_json(stage.parent / 'metrics.json').get(stage.name, {}).get('val')
-    return judge(entries, labels, validation)
+    return judge(entries, labels, validation, left_out=len(roots) > 1)  # each part by a network of its own
 
 
 def _refuse_mixing(runner) -> None:

@@ -101,10 +101,10 @@ class KnowledgeInjectionHead(ClsHead):
         """F: the features, B x C x h x w."""
         features = feats[self.in_index] if isinstance(feats, tuple | list) else feats
         if not isinstance(features, torch.Tensor) or features.ndim != 4 or features.shape[1] != self.in_channels:
-            shape = f'shape {tuple(features.shape)}' if isinstance(features, torch.Tensor) else type(features).__name__
+            given = f'shape {tuple(features.shape)}' if isinstance(features, torch.Tensor) else type(features).__name__
             raise UsageError(
-                f'KnowledgeInjectionHead(in_channels={self.in_channels}) needs feature maps of so many channels, B x C x h x w, '
-                f'but was given {shape}: set in_channels, neck=None, and what makes the backbone put out maps'
+                f'KnowledgeInjectionHead needs feature maps B x {self.in_channels} x h x w but was given {given}: set '
+                'in_channels, neck=None, and what makes the backbone put out maps'
             )
         return features
 

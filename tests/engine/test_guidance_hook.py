@@ -1,0 +1,183 @@
+"""The hook on real runners: lambda, trust, and what it refuses."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, DefaultScope
+from mmengine.runner import Runner
+
+from kgl_mm.datasets.binding import bind_priors
+from kgl_mm.errors import UsageError
+from kgl_mm.files import write_json
+from kgl_mm.priors import PriorStore
+
+
+@HOOKS.register_module(force=True)
+class SeesLambda(Hook):
+    """Notes what guides each step."""
+
+    seen: list
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        loss = runner.model.head.loss_module
+        SeesLambda.seen.append((runner.epoch, runner.iter, loss.guidance))
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    SeesLambda.seen = []
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    return str(tmp_path_factory.mktemp('surfaces') / 'drawn')
+
+
+@pytest.fixture
+def store(tmp_path, drawn):
+    """A function that writes a map for every image: of a source that knows the labels, or of one that guesses."""
+
+    def write(knows=True, trust=0.9, name='stage1/priors'):
+        from mmengine.registry import DATASETS
+
+        dataset = DATASETS.build(data(drawn, []))
+        store, random = PriorStore(tmp_path / name), np.random.default_rng(0)
+        for index in range(len(dataset)):
+            info = dataset.get_data_info(index)
+            evidence = info['gt_label'] * 2.0 - 1 if knows else -info['gt_label'] * 2.0
+            key = info['img_path'].removeprefix(f'{drawn}/')
+            store.write(key, random.random((64, 64)), evidence=evidence, trust=trust, label=info['gt_label'])
+        store.compact()
+        return store.root
+
+    return write
+
+
+def data(drawn, pipeline):
+    return dict(
+        type='kgl_mm.SyntheticSurface', data_root=drawn, num_train=(8, 8), num_test=(2, 2), size=(64, 64),
+        pipeline=pipeline,
+    )  # fmt: skip
+
+
+def config(tmp_path, drawn, priors, **changes):
+    pipeline = [
+        dict(type='LoadImageFromFile'), dict(type='kgl_mm.LoadMask'), dict(type='kgl_mm.LoadPrior', store=str(priors)),
+        dict(type='kgl_mm.BinarizePrior'), dict(type='RandomFlip', prob=0.5), dict(type='kgl_mm.PackDefect'),
+    ]  # fmt: skip
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            work_dir=str(tmp_path / 'stage2'),
+            model=dict(
+                type='ImageClassifier',
+                backbone=dict(type='kgl_mm.SlimVGG', channels=(4, 8), convs=(1, 1)),
+                head=dict(
+                    type='kgl_mm.KnowledgeInjectionHead', num_classes=2, in_channels=8, channel='dropout',
+                    loss=dict(type='kgl_mm.KnowledgeGuidedLoss'),
+                ),
+            ),
+            train_dataloader=dict(
+                batch_size=8, num_workers=0, dataset=data(drawn, pipeline), sampler=dict(type='DefaultSampler'),
+            ),
+            train_cfg=dict(by_epoch=True, max_epochs=4),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+            custom_hooks=[dict(type='kgl_mm.GuidanceHook'), dict(type='SeesLambda', priority='LOWEST')],
+            log_level='WARNING',
+        )
+    )  # fmt: skip
+    cfg.merge_from_dict(copy.deepcopy(changes))
+    return cfg
+
+
+def train(cfg):
+    runner = Runner.from_cfg(Config(cfg.to_dict()))
+    runner.train()
+    return runner
+
+
+def test_lambda_falls_from_one_by_epochs_and_is_right_after_a_resume(tmp_path, drawn, store):
+    cfg = config(tmp_path, drawn, store())
+    train(cfg)
+    whole = list(SeesLambda.seen)
+    assert [value for _, _, value in whole] == [1, 1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
+    SeesLambda.seen.clear()
+    cfg.resume, cfg.load_from = True, str(tmp_path / 'stage2/epoch_3.pth')
+    runner = train(cfg)
+    assert SeesLambda.seen == whole[6:]
+    assert runner.message_hub.get_scalar('train/lambda').current() == 0.25
+
+
+@pytest.mark.parametrize(('decay', 'expected'), [('linear', [1, 2 / 3, 1 / 3]), ('constant', [1, 1, 1])])
+def test_lambda_by_iterations(tmp_path, drawn, store, decay, expected):
+    loop = dict(_delete_=True, by_epoch=False, max_iters=3)
+    cfg = config(tmp_path, drawn, store(), train_cfg=loop, **{'model.head.loss.decay': decay})
+    cfg.train_dataloader.sampler.type = 'InfiniteSampler'
+    train(cfg)
+    assert [value for _, _, value in SeesLambda.seen] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('insist', [False, True])
+def test_a_source_that_guesses_does_not_teach(tmp_path, drawn, store, insist, caplog):
+    cfg = config(tmp_path, drawn, store(knows=False))
+    cfg.custom_hooks[0].insist = insist
+    runner = Runner.from_cfg(cfg)
+    said = []
+    runner.logger.warning = said.append
+    runner.train()
+    assert runner.message_hub.get_info('trust') == float(insist)
+    assert {value for _, _, value in SeesLambda.seen[:2]} == {float(insist)}
+    sample = runner.train_dataloader.dataset[15]['data_samples']
+    assert bool(sample.prior.any()) is insist
+    weak = [sentence for sentence in said if 'The source of the priors is weak' in sentence]
+    assert len(weak) == (not insist)
+    assert all('AP 0.' in sentence and '--stage 2 --priors' in sentence for sentence in weak)
+
+
+def test_validation_of_the_stage_that_wrote_them_has_the_last_word(tmp_path, drawn, store):
+    cfg = config(tmp_path, drawn, store())
+    found = dict(AP=0.5, num_defects=4, num_images=8)
+    write_json(tmp_path / 'metrics.json', dict(stage1=dict(val=found)))
+    assert train(cfg).message_hub.get_info('trust') == 0
+    write_json(tmp_path / 'metrics.json', dict(stage1=dict(val=dict(found, AP=1.0))))
+    assert train(cfg).message_hub.get_info('trust') == 1
+
+
+def test_maps_that_hardly_agree_guide_a_little(tmp_path, drawn, store):
+    runner = train(config(tmp_path, drawn, store(trust=0.15), **{'train_cfg.max_epochs': 1}))
+    assert runner.message_hub.get_info('trust') == pytest.approx(0.25)
+    assert SeesLambda.seen[0][2] == pytest.approx(0.25)
+
+
+def test_a_checkpoint_does_not_carry_what_the_epoch_says(tmp_path, drawn, store):
+    train(config(tmp_path, drawn, store(), **{'train_cfg.max_epochs': 1}))
+    saved = torch.load(tmp_path / 'stage2/epoch_1.pth', weights_only=False)
+    assert not [key for key in saved['state_dict'] if 'guidance' in key or 'lambda' in key]
+    assert all('seg' in key for key in saved['state_dict'] if 'branch' in key)
+
+
+def test_what_is_wrong_is_said_before_the_first_step(tmp_path, drawn, store):
+    priors = store()
+    plain = dict(_delete_=True, type='LinearClsHead', num_classes=2, in_channels=8, topk=(1,))
+    neck = dict(type='GlobalAveragePooling')
+    for changes, sentence in (
+        ({'model.head': plain, 'model.neck': neck}, 'takes guidance'),
+        ({'model.train_cfg': dict(augments=dict(type='CutMix', alpha=1.0))}, 'CutMix: mixes images'),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            train(config(tmp_path, drawn, priors, **changes))
+    assert SeesLambda.seen == []
+
+
+def test_priors_of_a_bound_data_set_are_bound_once(tmp_path, drawn, store):
+    runner = Runner.from_cfg(config(tmp_path, drawn, store()))
+    dataset = runner.train_dataloader.dataset
+    before = list(dataset.pipeline.transforms)
+    assert len(bind_priors(dataset)) == 1
+    assert dataset.pipeline.transforms == before
