@@ -3,18 +3,18 @@
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.registry import DefaultScope
 
 from kgl_mm.engine.config import without_validation
 from kgl_mm.engine.distributed import process_group
 from kgl_mm.engine.run import put_aside, run_stages
-from kgl_mm.engine.stages import latest_checkpoint, stages_of
+from kgl_mm.engine.stages import latest_checkpoint, stages_of, writer
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json, write_atomically, write_json
 from kgl_mm.visualization import SHEET
 
-from .compare import compare_stages
+from .compare import PICTURE, compare_stages
 
 
 def train(
@@ -34,9 +34,11 @@ def train(
         use_amp(cfg)
     if not validate:
         without_validation(cfg)
-    if isinstance(resume, str):
-        _resume_from(cfg, Path(resume))
     with process_group(cfg, launcher):
+        if isinstance(resume, str):
+            if is_main_process():
+                _resume_from(cfg, Path(resume))
+            barrier()
         try:
             metrics = run_stages(cfg, bool(resume), stage, priors)
         except KeyboardInterrupt:
@@ -96,11 +98,13 @@ def _resume_from(cfg: Config, checkpoint: Path) -> None:
         raise UsageError(f'--resume {checkpoint}: not a checkpoint of this run, whose are in {places}')
     root = Path(cfg.work_dir)
     later = names[names.index(folder.name) + 1 :]
-    # what was made of the weights as they became then is not what they will become now
-    put_aside(root, [root / folder.name / 'priors', *(root / name for name in later)])
-    write_atomically(folder / 'last_checkpoint', str(checkpoint.resolve()).encode())
     state = read_json(root / 'state.json')
-    for name in (folder.name, *later):
+    # what was made of the weights as they became then is not what they will become now
+    made = [root / folder.name / (writer(stages_of(cfg)[folder.name]) or {}).get('out', 'priors'), root / PICTURE]
+    put_aside(root, [*made, *(root / name for name in later)], state)
+    write_atomically(folder / 'last_checkpoint', str(checkpoint.resolve()).encode())
+    state.get('stages', {}).get(folder.name, {}).pop('done', None)
+    for name in later:
         state.get('stages', {}).pop(name, None)
     write_json(root / 'state.json', state)
 

@@ -1,7 +1,7 @@
 """Making the transforms that read priors fit for a data set, and saying before the training what does not fit."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mmengine.logging import print_log
 
@@ -12,7 +12,7 @@ from kgl_mm.priors import PriorStore
 from .checks import image_size
 from .transforms.binarize_prior import BinarizePrior
 from .transforms.load_prior import LoadPrior
-from .transforms.moving import Moved, let_priors_move
+from .transforms.moving import let_priors_move
 
 PROPORTION = 0.02  # a map may differ this much from its image in height over width: it was rounded to whole pixels
 
@@ -28,7 +28,7 @@ def bind_priors(dataset: object) -> list[LoadPrior]:
         if inner is not None:
             bound += bind_priors(inner)
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-    loaders = [transform for transform in transforms if isinstance(transform, LoadPrior)]
+    loaders = [transform for transform in _all(transforms) if isinstance(transform, LoadPrior)]
     if loaders and not getattr(loaders[0], 'is_bound', False):
         let_priors_move(transforms)
         dataset.full_init()
@@ -36,6 +36,10 @@ def bind_priors(dataset: object) -> list[LoadPrior]:
         for loader in loaders:
             _check(loader, infos)
         has_good = has_good_class(dataset)
+        classes = list(dataset.metainfo.get('classes') or ())
+        if not has_good and 'good' in classes:
+            rest = sorted({*classes} - {'good'})
+            raise UsageError(f'class 0 is {classes[0]!r}, but good must be the first class: {["good", *rest]}')
         if not has_good:
             print_log(
                 f'Warning: class 0 is {dataset.metainfo["classes"][0]!r}, so every image counts as defective: '
@@ -56,11 +60,21 @@ def has_good_class(dataset: object) -> bool:
     return not classes or classes[0] == 'good'
 
 
-def _all(transforms: list) -> Iterator[object]:
+def binarizers(dataset: object) -> list[BinarizePrior]:
+    """What makes the targets of a data set, inside wrappers too."""
+    transforms = list(_all(getattr(getattr(dataset, 'pipeline', None), 'transforms', [])))
+    found = [transform for transform in transforms if isinstance(transform, BinarizePrior)]
+    for inner in [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', [])]:
+        found += binarizers(inner) if inner is not None else []
+    return found
+
+
+def _all(transforms: Iterable) -> Iterator[object]:
+    """Those inside containers and wrappers too."""
     for transform in transforms:
         yield transform
-        if isinstance(transform, Moved):
-            yield from _all([transform.transform])
+        inner = getattr(transform, 'transforms', None) or getattr(transform, 'inner', None) or ()
+        yield from _all(inner if isinstance(inner, Iterable) else [inner])
 
 
 def _check(loader: LoadPrior, infos: list[dict]) -> None:

@@ -7,20 +7,27 @@
     WORK_DIR/STAGE/          checkpoints, logs, scores, pictures and priors of a stage
 """
 
+import itertools
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
 
+from kgl_mm.datasets.binding import binarizers
 from kgl_mm.engine.checkpoint_io import use_safe_loading
-from kgl_mm.engine.config import config_hash
-from kgl_mm.engine.stages import latest_checkpoint, readers, reads_priors, stages_of, stores_for
+from kgl_mm.engine.config import config_hash, innermost
+from kgl_mm.engine.hooks.guidance_hook import refuse_what_moves_batches
+from kgl_mm.engine.stages import READER, latest_checkpoint, readers, rounds_of, stages_of, stores_for
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.files import read_json, write_json
 from kgl_mm.priors import PriorStore
@@ -38,17 +45,19 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
     use_safe_loading()
     root = Path(cfg.work_dir)
     stages = stages_of(cfg)
-    chosen = _chosen(stages, only, priors)
+    chosen = _chosen(cfg, stages, only, priors)
     fingerprints = {}
     for name in chosen:
         stores = _stores(name, stages, chosen, root, priors)
         fingerprints[name] = config_hash(stages[name])  # before it is told where the priors are, which says nothing
         for step in readers(stages[name]):
             step.store = stores if len(stores) > 1 else stores[0]
+    for name in chosen:  # what is wrong with a later one shows before the first one is trained
+        _rehearse(stages[name])
     state = _begin(list(stages), fingerprints, root, resume, priors)
     rounds = Rounds(root)
     for name in chosen:
-        if not rounds.goes_on:
+        if not rounds.goes_on and name in rounds_of(cfg):
             print_log(f'{name} is left out: the round before it was no better on validation data.', logger='current')
             break
         if _is_done(root, state['stages'][name]):
@@ -58,9 +67,9 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
             state['stages'][name]['done'] = True
             _write_state(root, state)
             barrier()
-        if reads_priors(stages[name]):
+        if name in rounds_of(cfg):
             rounds.add(name)
-    if rounds.best and state.get('best') != rounds.best:
+    if len(rounds_of(cfg)) > 1 and only is None:
         state['best'] = rounds.best
         _write_state(root, state)
     return read_json(root / 'metrics.json')
@@ -89,16 +98,16 @@ class Rounds:
             self.goes_on = False
 
 
-def _chosen(stages: dict[str, Config], only: str | None, priors: str | Path | None) -> list[str]:
-    names = list(stages)
+def _chosen(cfg: Config, stages: dict[str, Config], only: str | None, priors: str | Path | None) -> list[str]:
+    names = list(cfg.get('stages') or stages)  # numbers count what the config itself names
     if only is not None:
         name = names[int(only) - 1] if only.isdigit() and 0 < int(only) <= len(names) else only
-        if name not in names:
-            raise UsageError(f'--stage {only}: the stages of this config are {", ".join(names)}')
+        if name not in stages:
+            raise UsageError(f'--stage {only}: the stages of this config are {", ".join(stages)}')
         return [name]
     if priors is None:
-        return names
-    reading = [name for name in names if readers(stages[name])]
+        return list(stages)
+    reading = [name for name in stages if readers(stages[name])]
     if not reading:
         raise UsageError(f'--priors {priors}: no stage of this config reads priors (kgl_mm.LoadPrior)')
     return reading
@@ -137,17 +146,23 @@ def record_in(cfg: Config, name: str, root: Path, fingerprint: str | None = None
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner with all its parts, so that what is wrong shows before the first step."""
-    try:
+    with _naming_the_config(cfg):
         runner = Runner.from_cfg(cfg)
         for part in ('train', 'val', 'test'):
             if cfg.get(f'{part}_dataloader'):
                 getattr(runner, f'{part}_loop')
+    _compare_classes(runner)
+    return runner
+
+
+@contextmanager
+def _naming_the_config(cfg: Config) -> Iterator[None]:
+    try:
+        yield
     except UsageError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, FileNotFoundError) as error:
         raise UsageError(f'{cfg.filename or "config"}: {first_line(error)}') from error
-    _compare_classes(runner)
-    return runner
 
 
 def _compare_classes(runner: Runner) -> None:
@@ -161,59 +176,104 @@ def _compare_classes(runner: Runner) -> None:
         if classes and outputs and len(classes) != outputs:
             raise UsageError(
                 f'the {part} data set has {len(classes)} classes ({", ".join(classes)}), the head {outputs}: '
-                f'--cfg-options model.head.num_classes={len(classes)}'
+                f'--cfg-options model.head.num_classes={len(classes)}, and of stage 1 '
+                f'stages.stage1.model.head.num_classes={len(classes)} where the config has several'
             )
 
 
-def _begin(names: list[str], fingerprints: dict[str, str], root: Path, resume: bool, priors: str | Path | None) -> dict:
-    """What was done already; where nothing is resumed, what a stage to be run left is put aside with what followed."""
-    state = read_json(root / 'state.json') or dict(stages={})
-    if resume:
-        for name, fingerprint in fingerprints.items():
-            if state['stages'].get(name, {}).get('config', fingerprint) != fingerprint:
-                print_log(
-                    f'The config of {name} differs from the one that it was begun with in {root}: '
-                    'what is done stays as it is.',
-                    logger='current',
-                    level=logging.WARNING,
+def _rehearse(cfg: Config) -> None:
+    """Build what a stage is made of, as far as it needs no priors."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')), _naming_the_config(cfg):
+        settings = dict(cfg.model)
+        if cfg.get('data_preprocessor'):
+            settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+        model = MODELS.build(settings)
+        if not any(step.get('type') == READER for step in innermost(cfg.train_dataloader.dataset).get('pipeline', [])):
+            return
+        refuse_what_moves_batches(model)
+        for split in ('val', 'test'):
+            if readers(cfg, split):
+                raise UsageError(
+                    f'LoadPrior in the {split} pipeline: write the maps of these images (tools/generate_priors.py '
+                    f'--split {split} --out DIR) and set its store'
                 )
+        settings = dict(innermost(cfg.train_dataloader.dataset))
+        if issubclass(DATASETS.get(settings['type']), BaseDataset):
+            dataset = DATASETS.build(dict(settings, lazy_init=True))
+            for target in binarizers(dataset):
+                target.bind(dataset.load_data_list(), getattr(dataset, 'seed', 0))
+
+
+def _begin(names: list[str], fingerprints: dict[str, str], root: Path, resume: bool, priors: str | Path | None) -> dict:
+    """What was done already; where nothing is resumed, what a stage to be run left is put aside with what followed.
+
+    The state comes first, so that what a kill leaves half moved is known to be old.
+    """
+    old = read_json(root / 'state.json')
+    state = dict(stages={**old.get('stages', {})})
+    given = str(Path(priors).resolve()) if priors else None
+    if resume:
+        _compare(state, fingerprints, root, given)
+        left = [root / name for name in names if name not in state['stages']]
     else:
         first = names.index(next(iter(fingerprints)))
         left = [root / name for name in names[first:]] if first else _all_in(root)
-        if priors and any(Path(priors).resolve().is_relative_to(path.resolve()) for path in left):
+        if given and any(Path(given).is_relative_to(path.resolve()) for path in left):
             raise UsageError(f'--priors {priors}: this run would replace it; give another --work-dir')
         state['stages'] = {name: done for name, done in state['stages'].items() if name in names[:first]}
-        barrier()  # every process has looked before the first one changes what is there
-        put_aside(root, left)
-        _forget(root, keep=names[:first])
+    barrier()  # every process has looked before the first one changes what is there
+    if is_main_process():
+        write_json(root / 'state.json', state)
+        put_aside(root, left, old)
+        metrics = read_json(root / 'metrics.json')
+        if metrics.keys() - state['stages']:
+            write_json(root / 'metrics.json', {name: metrics[name] for name in metrics if name in state['stages']})
     for name, fingerprint in fingerprints.items():
-        state['stages'].setdefault(name, dict(config=fingerprint))
+        state['stages'].setdefault(name, dict(config=fingerprint, priors=given))
+    barrier()
     _write_state(root, state)
     barrier()
     return state
 
 
-@master_only
-def put_aside(root: Path, paths: list[Path]) -> None:
-    """Move what an earlier run left, so that nothing of it is lost or taken for this one's."""
+def _compare(state: dict, fingerprints: dict[str, str], root: Path, priors: str | None) -> None:
+    """Whether the stages that go on are those that were begun."""
+    for name, fingerprint in fingerprints.items():
+        begun = state['stages'].get(name, dict(config=fingerprint, priors=priors))
+        if begun.get('priors') != priors and not _is_done(root, begun):
+            was, now = (f'--priors {path}' if path else 'no --priors' for path in (begun.get('priors'), priors))
+            raise UsageError(
+                f'--resume: {name} was begun with {was} and cannot go on with {now}: give the same, or begin it anew '
+                f'with --stage {name}'
+            )
+        if begun['config'] != fingerprint:
+            print_log(
+                f'The config of {name} differs from the one that it was begun with in {root}: '
+                'what is done stays as it is.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def put_aside(root: Path, paths: list[Path], state: dict) -> None:
+    """Move what an earlier run left, so that nothing of it is lost or taken for this one's; by the main process."""
     left = [path for path in paths if path.exists()]
-    if left:
-        previous = root / time.strftime('previous-%Y%m%d-%H%M%S')
-        for path in left:
-            to = previous / path.relative_to(root)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(to)
-        print_log(f'What was in {", ".join(map(str, left))} is now in {previous}.', logger='current')
-
-
-@master_only
-def _forget(root: Path, keep: list[str]) -> None:
-    if metrics := read_json(root / 'metrics.json'):
-        write_json(root / 'metrics.json', {stage: found for stage, found in metrics.items() if stage in keep})
+    if not left:
+        return
+    name = time.strftime('previous-%Y%m%d-%H%M%S')
+    numbered = (root / f'{name}-{number}' for number in itertools.count(2))
+    previous = next(path for path in (root / name, *itertools.islice(numbered, 99)) if not path.exists())
+    previous.mkdir()
+    write_json(previous / 'state.json', state)
+    for path in left:
+        to = previous / path.relative_to(root)
+        to.parent.mkdir(exist_ok=True)
+        path.rename(to)
+    print_log(f'What was in {", ".join(map(str, left))} is now in {previous}.', logger='current')
 
 
 def _all_in(root: Path) -> list[Path]:
-    return [path for path in root.glob('*') if not path.name.startswith('previous-')]
+    return [path for path in root.glob('*') if not path.name.startswith(('previous-', 'state.json'))]
 
 
 @master_only

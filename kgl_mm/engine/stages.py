@@ -48,20 +48,17 @@ def _forget_deletions(cfg: dict) -> None:
             _forget_deletions(value)
 
 
-def reads_priors(cfg: Config) -> bool:
-    loader = cfg.get('train_dataloader')
+def readers(cfg: Config, split: str = 'train') -> list[dict]:
+    """The ``LoadPrior`` steps of a split that have no store of their own: those of training get an earlier stage's."""
+    loader = cfg.get(f'{split}_dataloader')
     steps = innermost(loader.dataset).get('pipeline', []) if loader else []
-    return any(step.get('type') == READER for step in steps)
+    return [step for step in steps if step.get('type') == READER and not step.get('store')]
 
 
-def readers(cfg: Config) -> list[dict]:
-    """The ``LoadPrior`` steps of a config that take the store of an earlier stage."""
-    found = []
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
-        steps = innermost(loader.dataset).get('pipeline', []) if loader else []
-        found += [step for step in steps if step.get('type') == READER and not step.get('store')]
-    return found
+def rounds_of(cfg: Config) -> list[str]:
+    """The names of the last stage and of the rounds that repeat it."""
+    last = list(cfg.get('stages') or dict(stage1={}))[-1]
+    return [last, *(f'{last}_round{number}' for number in range(2, cfg.get('rounds', 1) + 1))]
 
 
 def writer(cfg: Config) -> dict | None:
@@ -74,8 +71,9 @@ def stores_for(name: str, stages: dict[str, Config], root: Path) -> list[Path]:
     """Where the priors are that a stage reads: those of cross-fitted parts, else of the last stage that writes some."""
     before = list(stages)[: list(stages).index(name)]
     writing = [stage for stage in before if writer(stages[stage])]
-    parts = [stage for stage in writing if '_part' in stage]
-    chosen = parts if parts and '_round' not in name else writing[-1:]
+    chosen = writing[-1:]
+    if chosen and _is_part(stages[chosen[0]]):
+        chosen = [stage for stage in writing if _is_part(stages[stage])]
     return [root / stage / writer(stages[stage]).get('out', 'priors') for stage in chosen]
 
 
@@ -102,12 +100,19 @@ def find_checkpoint(cfg: Config, checkpoint: str | Path) -> tuple[Path, str, Con
     return path, name, stages[name]
 
 
+def _is_part(cfg: Config) -> bool:
+    return bool(innermost(cfg.train_dataloader.dataset).get('leave_out'))
+
+
 def _with_parts(configs: dict[str, Config], parts: int) -> dict[str, Config]:
     if not parts:
         return configs
     names = list(configs)
-    if parts < 2 or len(names) < 2 or not writer(configs[names[0]]):
-        raise UsageError(f'crossfit={parts}: it takes 2 parts or more, of a first stage that writes priors for another')
+    test = configs[names[0]].get('test_dataloader')
+    if not isinstance(parts, int) or parts < 2 or len(names) < 2 or not writer(configs[names[0]]) or not test:
+        raise UsageError(
+            f'crossfit={parts}: it takes 2 parts or more, of a first stage that is tested and writes priors for another'
+        )
     result = {name: configs[name] for name in names[:-1]}
     for part in range(parts):
         config = copy.deepcopy(configs[names[0]])
@@ -122,7 +127,7 @@ def _with_parts(configs: dict[str, Config], parts: int) -> dict[str, Config]:
 
 
 def _with_rounds(configs: dict[str, Config], rounds: int) -> dict[str, Config]:
-    if rounds < 1:
+    if not isinstance(rounds, int) or rounds < 1:
         raise UsageError(f'rounds={rounds}: it is 1 or more')
     if rounds == 1:
         return configs

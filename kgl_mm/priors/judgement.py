@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kgl_mm.evaluation.functional import average_precision
+from kgl_mm.evaluation.functional import auroc, average_precision
 
-ENOUGH = {'validation data': (0.2, 0.5), 'images left out': (0.2, 0.5), 'its training images': (0.5, 0.8)}
-"""By what it was judged on: the skill up to which guidance is 0, and that from which it is 1.
+ENOUGH = {'validation data': (0.2, 0.5), 'images left out': (0.2, 0.5), 'its training images': (0.3, 0.6)}
+"""By what it was judged on: the skill up to which guidance is 0, and from which it is 1.
 
-Skill is (AP - chance) / (1 - chance), where chance is the share of defective images: 0 for guessing, 1 for no error.
-On the images that it was trained with, a network looks better than it is.
+Skill is 2 AUROC - 1: 0 for guessing, 1 for no error. Average precision says less of what can be taught: on one fold of
+KolektorSDD a network with an AUROC of 0.79 and an AP of 0.26 (chance 0.12) taught a second one to 0.89, which came to
+0.58 without it. On the images that it was trained with, a network looks better than it is.
 """
 ALIKE = (0.1, 0.3)
 """The same for the agreement of maps under flips; sources that know what they see agree at 0.5 and more."""
@@ -33,22 +34,23 @@ def judge(
 ) -> Judgement:
     """Judge a source by the entries of its maps in a store, and the labels of their images.
 
-    Skill counts on validation data where ``validation`` has the metrics of them (``AP``, ``num_defects``,
+    Skill counts on validation data where ``validation`` has the metrics of them (``AUROC``, ``AP``, ``num_defects``,
     ``num_images``), and else on the images themselves, by the evidence that was written with each map; ``left_out``
     says that the source was not trained with them. So does the agreement of the maps of defective images under flips.
-    What is not known is not held against a source: maps that a person painted are trusted.
+    What is not known is not held against a source, and what a person painted is not judged.
     """
     labels = np.asarray(labels) != 0
     reasons, weight = [], 1.0
     by_source = [(entry, label) for entry, label in zip(entries, labels, strict=True) if not entry.get('edited')]
-    if validation and 'AP' in validation:
-        chance = validation['num_defects'] / validation['num_images']
-        weight = _skill(validation['AP'], chance, 'validation data', reasons)
+    if by_source and validation and 'AUROC' in validation:
+        share = validation['num_defects'] / validation['num_images']
+        weight = _skill(validation['AUROC'], validation['AP'], share, 'validation data', reasons)
     elif by_source and all('evidence' in entry for entry, _ in by_source):
         of = np.array([label for _, label in by_source])
         if of.any() and not of.all():
-            score = average_precision(np.array([entry['evidence'] for entry, _ in by_source]), of)
-            weight = _skill(score, of.mean(), 'images left out' if left_out else 'its training images', reasons)
+            scores = [entry['evidence'] for entry, _ in by_source]
+            where = 'images left out' if left_out else 'its training images'
+            weight = _skill(auroc(scores, of), average_precision(scores, of), of.mean(), where, reasons)
     agreement = [entry['trust'] for entry, label in by_source if label and 'trust' in entry]
     if agreement:
         reasons.append(f'its maps agree by {np.mean(agreement):.2f} under flips')
@@ -59,9 +61,9 @@ def judge(
     return Judgement(round(weight, 3), ', '.join(reasons) or 'nothing is known of its source')
 
 
-def _skill(score: float, chance: float, where: str, reasons: list[str]) -> float:
-    reasons.append(f'AP {score:.2f} on {where} (chance {chance:.2f})')
-    return _ramp((score - chance) / max(1 - chance, 1e-6), *ENOUGH[where])
+def _skill(area: float, precision: float, share: float, where: str, reasons: list[str]) -> float:
+    reasons.append(f'AUROC {area:.2f} (chance 0.50) and AP {precision:.2f} (chance {share:.2f}) on {where}')
+    return _ramp(2 * area - 1, *ENOUGH[where])
 
 
 def _ramp(value: float, low: float, high: float) -> float:

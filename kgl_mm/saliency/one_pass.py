@@ -98,11 +98,9 @@ class OnePass:
         self._goes_back = True
         self._handles.append(module.register_forward_hook(watch))
 
-    def at_output(self, module: nn.Module, callback: Callable[[torch.Tensor], None]) -> None:
-        """``callback(output)``; where nothing else is asked for, there is no backward pass."""
-        self._handles.append(
-            module.register_forward_hook(lambda _module, _inputs, output: callback(_wide(output).clone()))
-        )
+    def at_call(self, module: nn.Module, callback: Callable) -> None:
+        """``callback(*inputs)`` of the module; where nothing else is asked for, there is no backward pass."""
+        self._handles.append(module.register_forward_pre_hook(lambda _module, inputs: callback(*inputs)))
 
     def __call__(self, images: torch.Tensor, target: Target, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The target's numbers (B,); ``dtype`` is that of mixed precision, None for none."""

@@ -12,21 +12,25 @@ from .one_pass import OnePass
 
 @SALIENCY.register_module()
 class SegmentationMap(SaliencyMethod):
-    """What a model's own segmentation branch, a module named ``seg_branch``, marks: sigmoid of its logits.
+    """What the segmentation branch of a guided model marks: sigmoid of the logits that its head's ``segment`` gives.
 
     The map of a guided model, and the priors of its next round. It needs a forward pass alone.
     """
 
     def __init__(self, model: nn.Module, **kwargs) -> None:
         super().__init__(model, **kwargs)
-        found = [module for name, module in model.named_modules() if name.split('.')[-1] == 'seg_branch']
+        found = [module for module in model.modules() if hasattr(module, 'seg_branch') and hasattr(module, 'segment')]
         if len(found) != 1:
-            raise UsageError(
-                f'SegmentationMap: {type(model).__name__} has {len(found)} modules named seg_branch, not 1'
-            )
-        self.branch = found[0]
+            raise UsageError(f'SegmentationMap: {type(model).__name__} has {len(found)} heads that segment, not 1')
+        self.head = found[0]
 
     def watch(self, run: OnePass, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        logits = []
-        run.at_output(self.branch, logits.append)
-        return lambda _score: resize(logits[-1][:, 0].sigmoid(), images.shape[2:])
+        feats = []
+        run.at_call(self.head, lambda given, *_: feats.append(given))
+
+        def result(_score: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():  # once more, since a head that injects nothing does not segment by itself
+                logits = self.head.segment(tuple(feature.float() for feature in feats[-1]))
+            return resize(logits[:, 0].sigmoid(), images.shape[2:])
+
+        return result

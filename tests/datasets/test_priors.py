@@ -124,7 +124,10 @@ def test_everything_moves_together_through_the_pipeline_of_a_data_set(parts, sto
         for field in ('prior', 'prior_mask', *(['mask'] if 'mask' in plain[name] else [])):
             torch.testing.assert_close(flipped[name].get(field), plain[name].get(field).flip(1), rtol=0, atol=1e-6)
     for sample in packed(dataset_of(parts, store, extra=[crop], cache='memory')).values():
-        assert sample.prior.shape == sample.prior_mask.shape
+        assert sample.prior.shape == (1, 12, 10)
+        if 'prior_mask' in sample:  # absent where the crop lies beside the defect
+            assert sample.prior_mask.shape == sample.prior.shape
+            assert sample.prior_mask.any() or not sample.gt_label.any()
 
 
 def test_the_number_of_targets_is_limited_and_nested_and_the_channel_is_always_there(parts, store):
@@ -297,6 +300,12 @@ def test_the_data_set_of_somebody_else_is_bound_from_outside(parts, store):
     assert sum('prior_mask' in dataset[i]['data_samples'] for i in range(len(dataset))) == 3 + 2
     read = PriorStore(store).read('defect/d0.png')
     np.testing.assert_allclose(dataset[0]['data_samples'].prior[0], read[:, ::-1])
+
+
+def test_a_target_that_is_made_inside_a_container_is_bound_too(parts, store):
+    inside = dict(type='RandomApply', prob=1.0, transforms=[dict(type='kgl_mm.BinarizePrior', num_priors=2)])
+    found = packed(dataset_of(parts, store, binarize=dict(num_priors=0), extra=[inside]))
+    assert sum('prior_mask' in found[f'd{i}'] for i in range(6)) == 2
 
 
 def test_a_data_set_without_priors_is_left_alone(kolektor):

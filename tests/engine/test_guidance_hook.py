@@ -1,7 +1,9 @@
 """The hook on real runners: lambda, trust, and what it refuses."""
 
 import copy
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -132,27 +134,48 @@ def test_a_source_that_guesses_does_not_teach(tmp_path, drawn, store, insist, ca
     runner.logger.warning = said.append
     runner.train()
     assert runner.message_hub.get_info('trust') == float(insist)
-    assert {value for _, _, value in SeesLambda.seen[:2]} == {float(insist)}
-    sample = runner.train_dataloader.dataset[15]['data_samples']
+    assert {value for _, _, value in SeesLambda.seen[:2]} == {1.0}  # lambda knows nothing of trust
+    samples = [runner.train_dataloader.dataset[i]['data_samples'] for i in range(16)]
+    assert {s.prior_trust for s in samples if 'prior_mask' in s} == {float(insist)}
+    sample = samples[15]
     assert bool(sample.prior.any()) is insist
     weak = [sentence for sentence in said if 'The source of the priors is weak' in sentence]
     assert len(weak) == (not insist)
-    assert all('AP 0.' in sentence and '--stage 2 --priors' in sentence for sentence in weak)
+    assert all('AUROC 0.00' in sentence and '--stage 2 --priors' in sentence for sentence in weak)
 
 
 def test_validation_of_the_stage_that_wrote_them_has_the_last_word(tmp_path, drawn, store):
     cfg = config(tmp_path, drawn, store())
-    found = dict(AP=0.5, num_defects=4, num_images=8)
+    found = dict(AUROC=0.5, AP=0.5, num_defects=4, num_images=8)
     write_json(tmp_path / 'metrics.json', dict(stage1=dict(val=found)))
     assert train(cfg).message_hub.get_info('trust') == 0
-    write_json(tmp_path / 'metrics.json', dict(stage1=dict(val=dict(found, AP=1.0))))
+    write_json(tmp_path / 'metrics.json', dict(stage1=dict(val=dict(found, AUROC=1.0))))
     assert train(cfg).message_hub.get_info('trust') == 1
 
 
 def test_maps_that_hardly_agree_guide_a_little(tmp_path, drawn, store):
     runner = train(config(tmp_path, drawn, store(trust=0.15), **{'train_cfg.max_epochs': 1}))
     assert runner.message_hub.get_info('trust') == pytest.approx(0.25)
-    assert SeesLambda.seen[0][2] == pytest.approx(0.25)
+    samples = [runner.train_dataloader.dataset[i]['data_samples'] for i in range(16)]
+    assert {s.prior_trust for s in samples} == {0.25}
+
+
+def test_masks_and_painted_maps_teach_whatever_the_source_has_learned(tmp_path, drawn, store):
+    root = Path(store(knows=False))
+    key = PriorStore(root).keys()[-1]
+    painted = np.zeros((64, 64), np.uint8)
+    painted[20:30, 20:30] = 255
+    cv2.imwrite(str(root / 'evidence' / f'{key}.png'), painted)
+    cfg = config(tmp_path, drawn, root, **{'train_cfg.max_epochs': 1})
+    cfg.train_dataloader.dataset.pipeline[3].num_masks = 3
+    dataset = train(cfg).train_dataloader.dataset
+    samples = [dataset[i]['data_samples'] for i in range(16)]
+    trusts = [s.prior_trust for s in samples if 'prior_mask' in s and s.gt_label]
+    assert trusts == [1.0] * len(trusts)
+    assert len(trusts) in (3, 4)  # the painted one may have a mask as well
+    (edited,) = [s for s in samples if s.img_path.endswith(key)]
+    assert edited.prior.max() == 1  # not emptied
+    assert {s.prior_trust for s in samples if not s.gt_label} == {1.0}
 
 
 def test_a_checkpoint_does_not_carry_what_the_epoch_says(tmp_path, drawn, store):
@@ -169,6 +192,7 @@ def test_what_is_wrong_is_said_before_the_first_step(tmp_path, drawn, store):
     for changes, sentence in (
         ({'model.head': plain, 'model.neck': neck}, 'takes guidance'),
         ({'model.train_cfg': dict(augments=dict(type='CutMix', alpha=1.0))}, 'CutMix: mixes images'),
+        ({'model.data_preprocessor': dict(pad_size_divisor=32)}, 'pads images, and not their priors'),
     ):
         with pytest.raises(UsageError, match=sentence):
             train(config(tmp_path, drawn, priors, **changes))

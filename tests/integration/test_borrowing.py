@@ -235,7 +235,7 @@ def test_the_guided_loss_in_a_head_of_somebody_else_without_the_hook(stranger):
                 torch.cat([s.gt_label for s in data_samples]),
                 seg,
                 torch.nn.functional.adaptive_max_pool2d(torch.stack(masks), seg.shape[2:]),
-                torch.tensor(['prior_mask' in s for s in data_samples]),
+                torch.tensor([s.get('prior_trust', 0.0) for s in data_samples]),
             )
 
     cfg = guided_config(stranger, **{'model.head': dict(_delete_=True, type='TheirHead'), 'custom_hooks': []})

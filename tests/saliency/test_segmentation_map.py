@@ -37,7 +37,7 @@ def test_it_is_what_the_branch_says_at_the_size_of_the_image(guided, images):
 def test_it_takes_no_backward_pass_and_leaves_nothing_behind(guided, images, monkeypatch):
     monkeypatch.setattr(torch.autograd, 'grad', None)
     SegmentationMap(guided, flips=['h', 'hv'])(images)
-    assert all(not module._forward_hooks for module in guided.modules())
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in guided.modules())
     assert all(p.grad is None and p.requires_grad for p in guided.parameters())
 
 
@@ -47,6 +47,17 @@ def test_it_shares_a_pass_with_others(guided, images):
     torch.testing.assert_close(both[1].maps, LayerCAM(guided)(images))
 
 
+def test_it_speaks_also_where_nothing_is_injected(images):
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='kgl_mm.SlimVGG', channels=(4, 8), convs=(1, 1)),
+            head=dict(type='kgl_mm.KnowledgeInjectionHead', num_classes=2, in_channels=8, inject=False),
+        )
+    )
+    assert SegmentationMap(model, amp=True)(images).shape == (3, 16, 24)
+
+
 def test_a_model_without_a_branch_is_refused(classifier):
-    with pytest.raises(UsageError, match='0 modules named seg_branch'):
+    with pytest.raises(UsageError, match='0 heads that segment'):
         SegmentationMap(classifier(dict(type='kgl_mm.SlimVGG'), 64))

@@ -16,7 +16,8 @@ class BinarizePrior(BaseTransform):
     first ten, and in the order of ``num_positives`` of the data set.
 
     **Required keys:** ``prior``, ``gt_label``, ``img_path``; ``gt_seg_map`` for a real mask. **Added keys:**
-    ``prior_mask`` (float32 H x W in [0, 1]).
+    ``prior_mask`` (float32 H x W in [0, 1]); ``prior_trust``, the weight of the target: 1 for a real mask and for a map
+    that a person edited, and where those teach also for good images, else the trust in the source.
 
     Args:
         num_priors: how many defective images are taught by their prior; None for all.
@@ -48,6 +49,7 @@ class BinarizePrior(BaseTransform):
         self._by_mask: set[str] | None = None
         self._by_prior: set[str] | None = None
         self._has_good = True
+        self.trust = 1.0  # in priors that nobody edited, set by GuidanceHook
 
     def bind(self, data_infos: list[dict], seed: int = 0, has_good: bool = True) -> None:
         """Choose among all images of the data set, whose class 0 is good where it has a good one."""
@@ -73,6 +75,7 @@ class BinarizePrior(BaseTransform):
         prior = results['prior']
         if self._has_good and not results['gt_label']:
             results['prior_mask'] = np.zeros_like(prior)
+            results['prior_trust'] = 1.0 if self._by_mask else self.trust
             return results
         if self._by_mask is None and (self.num_priors is not None or self.num_masks != 0):
             raise UsageError(
@@ -81,11 +84,16 @@ class BinarizePrior(BaseTransform):
             )
         path = results['img_path']
         if path in (self._by_mask or ()):
+            if 'gt_seg_map' not in results:
+                raise UsageError(f'num_masks={self.num_masks}: put kgl_mm.LoadMask before BinarizePrior')
             results['prior_mask'] = results['gt_seg_map'].astype(np.float32)
+            results['prior_trust'] = 1.0
         elif self._by_prior is None or path in self._by_prior:
             mask = binarize(prior, self.dilation, self.max_area).astype(np.float32)
             if mask.any():
                 results['prior_mask'] = mask * (prior / prior.max() if self.soft else 1)
+                results['prior_trust'] = 1.0 if results.get('prior_is_edited') else self.trust
+        results['prior_is_marked'] = 'prior_mask' in results
         return results
 
     def __repr__(self) -> str:

@@ -16,7 +16,8 @@ class LoadPrior(BaseTransform):
     It belongs behind what loads and resizes the whole image, and before what crops, flips or turns it; that then moves
     the prior as well. An image is found in the store by its path: the longest end of it that is a key.
 
-    **Required keys:** ``img``, ``img_path``. **Added keys:** ``prior`` (float32 H x W in [0, 1]).
+    **Required keys:** ``img``, ``img_path``. **Added keys:** ``prior`` (float32 H x W in [0, 1]), and
+    ``prior_is_edited``, whether a person made it or painted over it.
 
     Args:
         store: the folder of the store, or several, of which the first that has the image counts. A run of several
@@ -42,6 +43,8 @@ class LoadPrior(BaseTransform):
     ) -> None:
         if missing not in ('error', 'empty'):
             raise UsageError(f"missing={missing!r}: not 'error' or 'empty'")
+        if isinstance(geometric, str) or isinstance(photometric, str):
+            raise UsageError(f'geometric={geometric!r}, photometric={photometric!r}: both are lists of names')
         self.store = store
         self.layer = layer
         self.missing = missing
@@ -52,15 +55,17 @@ class LoadPrior(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         size = results['img'].shape[:2]
-        found = None if self.muted else self.find(results['img_path'])
+        found = self.find(results['img_path'])
         if found is None:
-            if self.missing == 'error' and not self.muted:
+            if self.missing == 'error':
                 raise UsageError(self.sentence_on_missing([results['img_path']], 1))
-            results['prior'] = np.zeros(size, np.float32)
-        else:
-            store, key = found
-            results['prior'] = (store.read(key, self.layer, size) / self._scale).clip(0, 1)
-        return results
+            return results | dict(prior=np.zeros(size, np.float32))
+        store, key = found
+        edited = store.is_edited(key, self.layer)
+        if self.muted and not edited:
+            return results | dict(prior=np.zeros(size, np.float32))
+        prior = (store.read(key, self.layer, size) / self._scale).clip(0, 1)
+        return results | dict(prior=prior, prior_is_edited=edited)
 
     def find(self, img_path: str) -> tuple[PriorStore, str] | None:
         """The store that has a map for an image, and its key there."""
@@ -109,7 +114,8 @@ class LoadPrior(BaseTransform):
     @cached_property
     def _scale(self) -> float:
         """1, unless the maps of a store go beyond: then its largest value is 1."""
-        return max(1.0, *(store.entry(key, self.layer)['peak'] for store, keys in self._stores for key in keys), 1.0)
+        peaks = (store.entry(key, self.layer)['peak'] for store, keys in self._stores for key in keys)
+        return max(1.0, max(peaks, default=1.0))
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(store={self.store!r}, layer={self.layer!r}, wrong={self.wrong})'

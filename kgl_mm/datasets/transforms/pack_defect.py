@@ -12,7 +12,8 @@ FIELDS = {'gt_seg_map': 'mask', 'prior': 'prior', 'prior_mask': 'prior_mask'}
 class PackDefect(PackInputs):
     """mmpretrain's ``PackInputs``, with what stands beside the image as 1 x H x W, and ``unit`` as meta information.
 
-    ``mask`` is made from ``gt_seg_map``; ``prior`` and ``prior_mask`` keep their names. What is absent stays absent.
+    ``mask`` is made from ``gt_seg_map``; ``prior``, ``prior_mask`` and the number ``prior_trust`` keep their names.
+    What is absent stays absent, and a target of which a crop left nothing is taken away: it says nothing of this part.
     """
 
     def __init__(self, meta_keys=(*PackInputs.DEFAULT_META_KEYS, 'unit', 'mask_path'), **kwargs) -> None:
@@ -20,6 +21,8 @@ class PackDefect(PackInputs):
 
     def transform(self, results: dict) -> dict:
         packed = super().transform(results)
+        if results.get('prior_mask') is not None and results.get('prior_is_marked') and not results['prior_mask'].any():
+            results = {key: value for key, value in results.items() if key != 'prior_mask'}
         for key, name in FIELDS.items():
             if key not in results:
                 continue
@@ -29,4 +32,6 @@ class PackDefect(PackInputs):
                     'move both before PackDefect'
                 )
             packed['data_samples'].set_field(torch.from_numpy(np.array(results[key]))[None], name)
+        if 'prior_mask' in results and 'prior_trust' in results:
+            packed['data_samples'].set_field(float(results['prior_trust']), 'prior_trust')
         return packed

@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
-from kgl_mm.datasets.binding import bind_priors, has_good_class
+from kgl_mm.datasets.binding import binarizers, bind_priors, has_good_class
 from kgl_mm.datasets.transforms import LoadPrior
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json
@@ -17,11 +17,12 @@ class GuidanceHook(Hook):
     r"""Guides a training by priors: checks them and judges their source, then lets the guidance fade.
 
     Before training it makes sure that the priors belong to these images and move with them, and that nothing mixes
-    images. A source that has not learned enough (see :mod:`kgl_mm.priors.judgement`) is said so, and counts by its
-    trust, down to 0, where the priors are emptied too: then the head trains as without any.
+    images. A source that has not learned enough (see :mod:`kgl_mm.priors.judgement`) is said so, and its targets count
+    by the trust in it, down to 0, where its priors are emptied too: then the head trains as without any. Real masks and
+    what a person painted count fully.
 
-    Before each epoch t of T it sets ``guidance`` of each loss that has it to trust times :math:`\lambda(t) = 1 - t/T`,
-    or to trust where the ``decay`` of the loss is ``'constant'``. In a loop that counts iterations, t is the iteration.
+    Before each epoch t of T it sets ``guidance`` of each loss that has it to :math:`\lambda(t) = 1 - t/T`, or to 1
+    where the ``decay`` of the loss is ``'constant'``. In a loop that counts iterations, t is the iteration.
     It depends on nothing else, so that it is right after a resume; the log has it as ``lambda``.
 
     Args:
@@ -37,7 +38,7 @@ class GuidanceHook(Hook):
         self.trust = 1.0
 
     def before_train(self, runner) -> None:
-        _refuse_mixing(runner)
+        refuse_what_moves_batches(runner.model)
         loaders = bind_priors(runner.train_dataloader.dataset)
         if not self._losses(runner):
             raise UsageError(
@@ -56,9 +57,10 @@ class GuidanceHook(Hook):
             else:
                 runner.logger.info(f'The source of the priors: {found.reason}.')
         runner.message_hub.update_info('trust', self.trust)
-        if not self.trust:
-            for loader in loaders:
-                loader.muted = True
+        for loader in loaders:
+            loader.muted = not self.trust
+        for target in binarizers(runner.train_dataloader.dataset):
+            target.trust = self.trust
         self._set(runner)
 
     def before_train_epoch(self, runner) -> None:
@@ -75,7 +77,7 @@ class GuidanceHook(Hook):
             progress = runner.iter / runner.max_iters
         for loss in self._losses(runner):
             weight = 1 - progress if loss.decay == 'linear' else 1.0
-            loss.guidance = self.trust * weight
+            loss.guidance = weight
             runner.message_hub.update_scalar('train/lambda', weight)
 
     @staticmethod
@@ -103,12 +105,18 @@ def judge_source(dataset, loader: LoadPrior) -> Judgement:
     return judge(entries, labels, validation, left_out=len(roots) > 1)  # each part by a network of its own
 
 
-def _refuse_mixing(runner) -> None:
-    preprocessor = getattr(_bare(runner.model), 'data_preprocessor', None)
-    if getattr(preprocessor, 'batch_augments', None) is not None:
-        names = ', '.join(type(augment).__name__ for augment in preprocessor.batch_augments.augments if augment)
+def refuse_what_moves_batches(model) -> None:
+    """Say it where a preprocessor does to images what their priors do not follow."""
+    preprocessor = getattr(_bare(model), 'data_preprocessor', None)
+    augments = getattr(preprocessor, 'batch_augments', None)
+    if augments is not None:
+        names = ', '.join(type(augment).__name__ for augment in augments.augments if augment)
         raise UsageError(
             f'{names}: mixes images, whose priors would stay behind; take it out of model.train_cfg.augments'
+        )
+    if getattr(preprocessor, 'pad_size_divisor', 1) > 1:
+        raise UsageError(
+            'data_preprocessor.pad_size_divisor: pads images, and not their priors; resize in the pipeline instead'
         )
 
 

@@ -49,15 +49,15 @@ class ConsistentClassifier(ImageClassifier):
         return losses | dict(loss_consistency=self.consistency(maps[-1], logits[-1], targets, valid))
 
     def _targets(self, inputs: torch.Tensor, data_samples: list | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Targets (B, 1, H, W), and which images have one (B,)."""
+        """Targets (B, 1, H, W), and how far each is trusted, 0 where there is none (B,)."""
         targets = inputs.new_zeros(len(inputs), 1, *inputs.shape[2:], dtype=torch.float32)
         valid = []
         for target, sample in zip(targets, data_samples or [None] * len(inputs), strict=True):
             name = getattr(sample, 'img_path', 'an image')
             if sample is None or 'gt_label' not in sample:
                 raise UsageError(f'{name} has no gt_label, which the training needs: pack its label')
-            valid.append(self.target_of in sample)
-            if valid[-1]:
+            valid.append(float(sample.get('prior_trust', 1.0)) if self.target_of in sample else 0.0)
+            if self.target_of in sample:
                 given = sample.get(self.target_of)
                 if given.shape != target.shape:
                     raise UsageError(
@@ -66,4 +66,4 @@ class ConsistentClassifier(ImageClassifier):
                     )
                 target.copy_(given)
         good = torch.stack([sample.gt_label.eq(0).all() for sample in data_samples]).to(inputs.device)
-        return targets, torch.tensor(valid, device=inputs.device) & (good | targets.flatten(1).any(1))
+        return targets, torch.tensor(valid, device=inputs.device) * (good | targets.flatten(1).any(1))

@@ -75,6 +75,9 @@ class KnowledgeInjectionHead(ClsHead):
             raise UsageError(f'channel_dropout={channel_dropout}, seg_gradient={seg_gradient}: both are shares, 0 to 1')
         if (fine_index is None) == bool(fine_channels):
             raise UsageError(f'fine_index={fine_index}, fine_channels={fine_channels}: one needs the other')
+        if not hasattr(self.loss_module, 'guidance'):
+            name = type(self.loss_module).__name__
+            raise UsageError(f"loss: {name} knows no segmentation; use dict(type='kgl_mm.KnowledgeGuidedLoss')")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.in_index = in_index
@@ -82,6 +85,7 @@ class KnowledgeInjectionHead(ClsHead):
         self.channel_dropout = channel_dropout
         self.pool_channel = pool_channel and channel != 'none'
         self.fine_index = fine_index
+        self.fine_channels = fine_channels
         self.inject = inject
         self.seg_gradient = seg_gradient
         self.pool = GlobalPooling(pooling)
@@ -99,7 +103,7 @@ class KnowledgeInjectionHead(ClsHead):
 
     def pre_logits(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """F: the features, B x C x h x w."""
-        features = feats[self.in_index] if isinstance(feats, tuple | list) else feats
+        features = feats[self.in_index] if -len(feats) <= self.in_index < len(feats) else None
         if not isinstance(features, torch.Tensor) or features.ndim != 4 or features.shape[1] != self.in_channels:
             given = f'shape {tuple(features.shape)}' if isinstance(features, torch.Tensor) else type(features).__name__
             raise UsageError(
@@ -134,18 +138,22 @@ class KnowledgeInjectionHead(ClsHead):
             prior = self._dropped(feats, F.adaptive_avg_pool2d(_stacked(data_samples, 'prior', feats), size))
         seg = self.segment(feats, prior)
         cls_score = self(feats, prior, seg)
-        has_target = [index for index, sample in enumerate(data_samples) if _teaches(sample)]
+        taught = [index for index, sample in enumerate(data_samples) if 'prior_mask' in sample]
         target = torch.zeros(seg.shape, device=seg.device)
-        weight = torch.zeros(len(seg), device=seg.device)
-        if has_target:
-            masks = _stacked([data_samples[index] for index in has_target], 'prior_mask', feats)
+        weights = torch.zeros(len(seg), device=seg.device)
+        if taught:
+            samples = [data_samples[index] for index in taught]
             # a cell is marked where anything in it is, so that a thin defect does not vanish
-            target[has_target] = F.adaptive_max_pool2d(masks, seg.shape[2:])
-            weight[has_target] = 1
-        return self._get_loss(cls_score, data_samples, seg_logits=seg, seg_target=target, has_target=weight)
+            target[taught] = F.adaptive_max_pool2d(_stacked(samples, 'prior_mask', feats), seg.shape[2:])
+            weights[taught] = torch.tensor([float(s.get('prior_trust', 1.0)) for s in samples], device=seg.device)
+        if self.channel == 'self':  # what stands for the channel at inference is taught as well
+            seg = torch.cat([seg, self._segment(feats, self._nothing(feats))])
+            target, weights = target.repeat(2, 1, 1, 1), weights.repeat(2)
+        return self._get_loss(cls_score, data_samples, seg_logits=seg, seg_target=target, weights=weights)
 
     def _get_loss(self, cls_score: torch.Tensor, data_samples: list, **kwargs) -> dict:
         losses = super()._get_loss(cls_score, data_samples, **kwargs)
+        # ClsHead knows a single loss, and puts what the module returns under that name
         return {**losses.pop('loss'), **losses}
 
     def predict(self, feats: tuple[torch.Tensor, ...], data_samples: list | None = None) -> list:
@@ -161,7 +169,12 @@ class KnowledgeInjectionHead(ClsHead):
     def _segment(self, feats: tuple[torch.Tensor, ...], prior: torch.Tensor | None) -> torch.Tensor:
         features = self.pre_logits(feats)
         if self.fine_index is not None:
-            fine = feats[self.fine_index]
+            fine = feats[self.fine_index] if -len(feats) <= self.fine_index < len(feats) else features[:, :0]
+            if fine.shape[1] != self.fine_channels:
+                raise UsageError(
+                    f'fine_index={self.fine_index}, fine_channels={self.fine_channels}: the backbone puts out maps of '
+                    f'{[f.shape[1] for f in feats]} channels; set its out_indices'
+                )
             features = torch.cat([fine, _resized(features, fine)], 1)
         return self.seg_branch(_joined(features, prior))
 
@@ -173,11 +186,14 @@ class KnowledgeInjectionHead(ClsHead):
             raise UsageError(
                 "channel='given': every image needs its prior; load it with kgl_mm.LoadPrior in the test's pipeline"
             )
-        features = self.pre_logits(feats)
-        nothing = features.new_zeros(len(features), 1, *features.shape[2:])
+        nothing = self._nothing(feats)
         if self.channel == 'dropout':
             return nothing
-        return _resized(self._segment(feats, nothing), features).sigmoid().detach()
+        return _resized(self._segment(feats, nothing), nothing).sigmoid().detach()
+
+    def _nothing(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        features = self.pre_logits(feats)
+        return features.new_zeros(len(features), 1, *features.shape[2:])
 
     def _dropped(self, feats: tuple[torch.Tensor, ...], prior: torch.Tensor) -> torch.Tensor:
         prior = prior.to(self.pre_logits(feats).dtype)
@@ -185,11 +201,6 @@ class KnowledgeInjectionHead(ClsHead):
             return prior
         dropped = torch.rand(len(prior), 1, 1, 1, device=prior.device) < self.channel_dropout
         return torch.where(dropped, self._fill(feats, None), prior)
-
-
-def _teaches(sample: object) -> bool:
-    """Whether an image takes part in the segmentation: a crop beside the defect of a defective one says nothing."""
-    return 'prior_mask' in sample and (not sample.gt_label.any() or bool(sample.prior_mask.any()))
 
 
 def _branch(channels: int, widths: Sequence[int], norm_cfg: dict | None) -> nn.Sequential:

@@ -15,7 +15,7 @@ class KnowledgeGuidedLoss(nn.Module):
     r"""Classification plus guidance that fades: :math:`L = L_{cls} + \lambda\, w_{seg}\, L_{seg}`.
 
     :math:`L_{seg}` is the binary cross-entropy of each cell, mean over the cells of an image and then over the images
-    that have a target; an image without one is left out. The mean is over all processes.
+    that have a target, each weighted by the trust in it; one without is left out. The mean is over all processes.
 
     Args:
         classification: any loss that takes ``(logits, labels, avg_factor=...)``.
@@ -23,7 +23,7 @@ class KnowledgeGuidedLoss(nn.Module):
         pos_weight: the weight of a marked cell against one that is not.
         decay: of :math:`\lambda`, read by ``GuidanceHook``: ``'linear'`` or ``'constant'``.
 
-    ``guidance`` is :math:`\lambda` times the trust in the priors. ``GuidanceHook`` sets it; without the hook it is 1.
+    ``guidance`` is :math:`\lambda`. ``GuidanceHook`` sets it; without the hook it is 1.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class KnowledgeGuidedLoss(nn.Module):
         labels: torch.Tensor,
         seg_logits: torch.Tensor,
         seg_target: torch.Tensor,
-        has_target: torch.Tensor,
+        weights: torch.Tensor,
         **kwargs,
     ) -> dict[str, torch.Tensor]:
         """``loss_cls`` and ``loss_seg``.
@@ -62,7 +62,7 @@ class KnowledgeGuidedLoss(nn.Module):
             labels: (B,).
             seg_logits: (B, 1, h, w).
             seg_target: (B, 1, h, w), in [0, 1].
-            has_target: (B,), 1 where the image has a target, else 0.
+            weights: (B,), how far the target of an image is trusted; 0 where it has none.
             **kwargs: to the classification loss.
         """
         each = F.binary_cross_entropy_with_logits(
@@ -71,10 +71,10 @@ class KnowledgeGuidedLoss(nn.Module):
             pos_weight=seg_logits.new_tensor(self.pos_weight, dtype=torch.float32),
             reduction='none',
         ).mean((1, 2, 3))
-        count = has_target.sum(dtype=torch.float32)
+        count = (weights > 0).sum(dtype=torch.float32)
         all_reduce(count, 'mean')
         # images are weighted by 0, not dropped: the branch then takes part in every step, as several processes need
-        segmentation = (each * has_target).sum() / count.clamp_min(1e-6)
+        segmentation = (each * weights).sum() / count.clamp_min(1e-6)
         return dict(
             loss_cls=self.classification(cls_score, labels, **kwargs),
             loss_seg=self.guidance * self.seg_weight * segmentation,

@@ -79,7 +79,7 @@ class SaliencyConsistencyLoss(nn.Module):
             features: (B, C, h, w), of which the logits were made, with their graph.
             logits: (B, K), column 0 for good.
             targets: (B, H, W) or (B, 1, H, W), not negative, of any size; empty for a good image.
-            valid: (B,), False for an image without a target, which is left out; by default all have one.
+            valid: (B,), how far the target of an image is trusted, 0 where it has none; by default all are 1.
         """
         refuse_compile(torch.compiler.is_compiling())
         signed = self._signed(features, logits).flatten(1)
@@ -94,7 +94,7 @@ class SaliencyConsistencyLoss(nn.Module):
         total = held.sum(1)
         each = torch.where(target.any(1), 1 - agreement, total / (1 + total))
         valid = torch.ones_like(each) if valid is None else valid.to(each)
-        count = valid.sum()
+        count = (valid > 0).sum(dtype=each.dtype)
         all_reduce(count, 'mean')
         # images are weighted by 0, not dropped: the graph is then the same in every step, as several processes need
         return self.guidance * self.loss_weight * (each * valid).sum() / count.clamp_min(_TINY)

@@ -152,17 +152,28 @@ def test_a_thin_target_survives_a_coarse_stride(head, feats, samples):
     model.loss_module.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
     model.loss(feats, samples)
     assert seen['seg_target'][2].sum() == 2  # rows 7 and 8 lie in two cells of stride 4, columns 10 and 11 in one
-    assert seen['has_target'].tolist() == [1, 1, 1, 0]
+    assert seen['weights'].tolist() == [1, 1, 1, 0]
     assert not seen['seg_target'][[0, 1, 3]].any()
 
 
-def test_a_crop_beside_the_defect_is_not_taken_for_a_good_image(head, feats, samples):
-    samples[2].prior_mask.zero_()
+def test_the_trust_in_a_target_comes_with_its_image(head, feats, samples):
+    samples[2].prior_trust = 0.25
     seen = {}
     model = head()
     model.loss_module.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
     model.loss(feats, samples)
-    assert seen['has_target'].tolist() == [1, 1, 0, 0]
+    assert seen['weights'].tolist() == [1, 1, 0.25, 0]
+
+
+def test_what_stands_for_the_channel_at_inference_is_taught_too(head, feats, samples):
+    model = head(channel='self').eval()
+    seen = {}
+    model.loss_module.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs), with_kwargs=True)
+    model.loss(feats, samples)
+    first = model.seg_branch(torch.cat([feats[0], torch.zeros(4, 1, 8, 12)], 1))
+    torch.testing.assert_close(seen['seg_logits'][4:], first)
+    torch.testing.assert_close(seen['seg_target'][4:], seen['seg_target'][:4])
+    assert seen['weights'].tolist() == [1, 1, 1, 0] * 2
 
 
 def test_every_parameter_has_a_gradient_in_every_step_also_without_guidance(head, feats, samples):
@@ -207,6 +218,7 @@ def test_three_classes_and_any_backbone_with_a_neck_that_keeps_maps():
         (dict(channel='always'), 'not one of none, dropout'),
         (dict(seg_gradient=2), 'shares, 0 to 1'),
         (dict(fine_index=0), 'one needs the other'),
+        (dict(loss=dict(type='CrossEntropyLoss')), 'knows no segmentation'),
     ],
 )
 def test_wrong_settings_are_said(head, settings, sentence):
@@ -217,6 +229,9 @@ def test_wrong_settings_are_said(head, settings, sentence):
 def test_vectors_and_missing_priors_are_said(head, feats, samples):
     with pytest.raises(UsageError, match='neck=None'):
         head()((torch.randn(2, 6),))
+    for place in (dict(in_index=3), dict(fine_index=2, fine_channels=4)):
+        with pytest.raises(UsageError, match=r'set (in_channels|its out_indices)'):
+            head(**place).segment(feats)
     samples[1].pop('prior')
     with pytest.raises(UsageError, match="channel='none'"):
         head(channel='dropout').loss(feats, samples)

@@ -21,7 +21,7 @@ def batch():
         labels=torch.tensor([0, 1, 1]),
         seg_logits=torch.randn(3, 1, 2, 4, generator=generator),
         seg_target=torch.rand(3, 1, 2, 4, generator=generator).round(),
-        has_target=torch.tensor([1.0, 1.0, 0.0]),
+        weights=torch.tensor([1.0, 1.0, 0.0]),
     )
 
 
@@ -47,11 +47,17 @@ def test_an_image_without_a_target_sends_no_gradient_and_one_with_an_empty_targe
 
 def test_without_any_target_the_loss_is_zero_and_still_in_the_graph(batch):
     batch['seg_logits'].requires_grad_()
-    batch['has_target'][:] = 0
+    batch['weights'][:] = 0
     loss = KnowledgeGuidedLoss()(**batch)['loss_seg']
     assert loss.item() == 0
     loss.backward()
     assert not batch['seg_logits'].grad.any()
+
+
+def test_the_trust_in_a_target_weights_it_and_does_not_cancel_out(batch):
+    whole = KnowledgeGuidedLoss()(**batch)['loss_seg']
+    batch['weights'] *= 0.25
+    torch.testing.assert_close(KnowledgeGuidedLoss()(**batch)['loss_seg'], whole / 4)
 
 
 def test_half_precision_is_computed_in_full(batch):

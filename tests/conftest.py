@@ -1,0 +1,19 @@
+import pytest
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _runners_say_less_of_themselves():
+    """What each Runner does for its log takes seconds, and nothing of it is tested.
+
+    It asks every compiler of the machine for its version, and formats its config, again with every checkpoint.
+    """
+    from mmengine.config import config
+    from mmengine.runner import runner
+    from yapf.yapflib import yapf_api
+
+    described = runner.collect_env()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, 'collect_env', lambda: described)
+        for module in (config, yapf_api):  # one family of mm packages imports it early, the other late
+            patch.setattr(module, 'FormatCode', lambda text, **_: (text, True), raising=False)
+        yield
