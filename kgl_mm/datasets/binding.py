@@ -81,6 +81,7 @@ def _check(loader: LoadPrior, infos: list[dict]) -> None:
     paths = [info['img_path'] for info in infos]
     found = [loader.find(path) for path in paths]
     missing = [path for path, place in zip(paths, found, strict=True) if place is None]
+    loader.lacks = len(missing)
     if missing and (loader.missing == 'error' or len(missing) == len(paths)):
         raise UsageError(loader.sentence_on_missing(missing, len(paths)))
     taken = {}

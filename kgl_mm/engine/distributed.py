@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.dist import init_dist
 
 from kgl_mm.errors import UsageError
 
@@ -24,6 +25,8 @@ def process_group(cfg: Config, launcher: str) -> Iterator[None]:
         processes, gpus = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), torch.cuda.device_count()
         if processes > gpus:
             raise UsageError(f'{processes} processes were started, but there are {gpus} GPUs')
+        # before the Runner would: what is in a work directory is looked at, and moved, by one process alone
+        init_dist(launcher, **(cfg.get('env_cfg') or {}).get('dist_cfg', {}))
     elif launcher == 'pytorch':
         # Runner skips its own start, which would select a CUDA device, where a group is there already
         dist.init_process_group('gloo')

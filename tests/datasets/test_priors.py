@@ -189,6 +189,13 @@ def test_the_wrong_map_is_that_of_another_image_of_its_label(parts, store):
     assert len(set(names.values())) == len(names)
 
 
+def test_a_wrong_map_needs_another_image(parts, tmp_path, store):
+    lonely = PriorStore(tmp_path / 'lonely')
+    lonely.write('good/g0.png', np.eye(12, 8))
+    with pytest.raises(UsageError, match='no other map'):
+        LoadPrior(str(lonely.root), wrong=True).find('good/g0.png')
+
+
 def test_maps_beyond_one_are_scaled_alike(parts, store, tmp_path):
     raw = PriorStore(tmp_path / 'raw')
     for i, path in enumerate(sorted(parts.glob('[dg]*/*.png'))):

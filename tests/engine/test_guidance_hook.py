@@ -1,6 +1,8 @@
 """The hook on real runners: lambda, trust, and what it refuses."""
 
 import copy
+import json
+from collections import OrderedDict
 from pathlib import Path
 
 import cv2
@@ -11,8 +13,10 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, DefaultScope
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
 
 from kgl_mm.datasets.binding import bind_priors
+from kgl_mm.engine.checkpoint_io import use_safe_loading
 from kgl_mm.errors import UsageError
 from kgl_mm.files import write_json
 from kgl_mm.priors import PriorStore
@@ -104,8 +108,17 @@ def train(cfg):
     return runner
 
 
-def test_lambda_falls_from_one_by_epochs_and_is_right_after_a_resume(tmp_path, drawn, store):
-    cfg = config(tmp_path, drawn, store())
+@pytest.fixture
+def safe_loading(monkeypatch):
+    """As the tools load checkpoints, and as it was afterwards."""
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
+    monkeypatch.setattr(CheckpointLoader, '_schemes', OrderedDict(CheckpointLoader._schemes))
+    use_safe_loading()
+
+
+def test_lambda_falls_from_one_by_epochs_and_is_right_after_a_resume(tmp_path, drawn, store, safe_loading):
+    hooks = {'default_hooks.checkpoint': dict(type='kgl_mm.SafeCheckpointHook', interval=1)}
+    cfg = config(tmp_path, drawn, store(), **hooks)
     train(cfg)
     whole = list(SeesLambda.seen)
     assert [value for _, _, value in whole] == [1, 1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
@@ -197,6 +210,21 @@ def test_what_is_wrong_is_said_before_the_first_step(tmp_path, drawn, store):
         with pytest.raises(UsageError, match=sentence):
             train(config(tmp_path, drawn, priors, **changes))
     assert SeesLambda.seen == []
+
+
+def test_a_channel_that_is_empty_where_nobody_painted_is_refused(tmp_path, drawn, store):
+    root = Path(store())
+    lines = (root / 'manifest.jsonl').read_text().splitlines()
+    for line in lines:
+        if not json.loads(line)['label']:
+            (root / 'evidence' / f'{json.loads(line)["key"]}.png').unlink()
+    (root / 'manifest.jsonl').write_text('\n'.join(line for line in lines if json.loads(line)['label']) + '\n')
+    cfg = config(tmp_path, drawn, root, **{'train_cfg.max_epochs': 1})
+    cfg.train_dataloader.dataset.pipeline[2].missing = 'empty'
+    with pytest.raises(UsageError, match='8 images have no map'):
+        train(cfg)
+    cfg.model.head.channel = 'none'
+    train(cfg)
 
 
 def test_priors_of_a_bound_data_set_are_bound_once(tmp_path, drawn, store):

@@ -52,6 +52,7 @@ class LoadPrior(BaseTransform):
         self.geometric = geometric
         self.photometric = photometric
         self.muted = False  # by GuidanceHook, where the source has learned nothing
+        self.lacks = 0  # images without a map, once it is bound to a data set
 
     def transform(self, results: dict) -> dict:
         size = results['img'].shape[:2]
@@ -126,6 +127,8 @@ def _of_another(store: PriorStore, keys: list[str], layer: str) -> dict[str, str
     by_label = {}
     for key in keys:
         by_label.setdefault(store.entry(key, layer).get('label'), []).append(key)
+    if alone := [group[0] for group in by_label.values() if len(group) == 1]:
+        raise UsageError(f'wrong=True: there is no other map of its label for {alone[0]}')
     return {
         key: group[(place + max(1, len(group) // 2)) % len(group)]
         for group in by_label.values()

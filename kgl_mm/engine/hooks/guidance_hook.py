@@ -59,9 +59,23 @@ class GuidanceHook(Hook):
         runner.message_hub.update_info('trust', self.trust)
         for loader in loaders:
             loader.muted = not self.trust
+            self._refuse_a_channel_that_tells(runner, loader)
         for target in binarizers(runner.train_dataloader.dataset):
             target.trust = self.trust
+        iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
+        if getattr(iterator, '_iterator', None) is not None:
+            iterator._iterator = iter(runner.train_dataloader)  # whose workers began before the priors were bound
         self._set(runner)
+
+    @staticmethod
+    def _refuse_a_channel_that_tells(runner, loader: LoadPrior) -> None:
+        """People paint defective images alone; a channel that is empty where nobody painted would be the label."""
+        channel = getattr(getattr(_bare(runner.model), 'head', None), 'channel', 'none')
+        if loader.missing == 'empty' and channel != 'none' and loader.lacks:
+            raise UsageError(
+                f"channel={channel!r} with missing='empty': {loader.lacks} images have no map, and a channel that is "
+                "empty there would tell the label; set channel='none', or write a map for every image"
+            )
 
     def before_train_epoch(self, runner) -> None:
         self._set(runner)
