@@ -12,7 +12,7 @@ from kgl_mm.engine.checkpoint_io import load_from_file, use_safe_loading
 from kgl_mm.engine.config import innermost
 from kgl_mm.engine.distributed import process_group
 from kgl_mm.engine.hooks.prior_generation_hook import PriorGenerationHook, build_method, test_pipeline
-from kgl_mm.engine.stages import find_checkpoint
+from kgl_mm.engine.stages import find_checkpoint, writer
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.priors.generation import as_tested, generate
 from kgl_mm.priors.store import PriorStore
@@ -55,11 +55,7 @@ def generate_priors(
 
 def hook_settings(cfg: Config) -> PriorGenerationHook:
     """The ``PriorGenerationHook`` that a config has, or one by default."""
-    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
-    found = [dict(hook) for hook in hooks if hook and hook['type'] == 'kgl_mm.PriorGenerationHook']
-    settings = found[0] if found else dict(type='')
-    settings.pop('type')
-    settings.pop('priority', None)
+    settings = {key: value for key, value in (writer(cfg) or {}).items() if key not in ('type', 'priority')}
     return PriorGenerationHook(**settings)
 
 

@@ -49,7 +49,8 @@ def bind_priors(dataset: object) -> list[LoadPrior]:
             )
         for transform in _all(transforms):
             if isinstance(transform, BinarizePrior):
-                transform.bind(infos, getattr(dataset, 'seed', 0), has_good)
+                painted = any(loader.painted for loader in loaders)
+                transform.bind(infos, getattr(dataset, 'seed', 0), has_good, painted)
         loaders[0].is_bound = True
     return bound + loaders
 
@@ -84,6 +85,8 @@ def _check(loader: LoadPrior, infos: list[dict]) -> None:
     loader.lacks = len(missing)
     if missing and (loader.missing == 'error' or len(missing) == len(paths)):
         raise UsageError(loader.sentence_on_missing(missing, len(paths)))
+    loader.painted = any(store.is_edited(key, loader.layer) for store, key in filter(None, found))
+    _ = loader.scale  # here, and not in each worker
     taken = {}
     for path, place in zip(paths, found, strict=True):
         if place is None:

@@ -58,9 +58,9 @@ class DefectDataset(BaseDataset):
 
     METAINFO = dict(classes=('good', 'defect'))
     NAME = ''
-    _keeps = True
     MISSING = 'pass data_root='
     """What to do where the data set is not there."""
+    _keeps = True  # what leave_out leaves, and not what it leaves out
 
     def __init__(
         self,

@@ -8,10 +8,21 @@ import numpy as np
 import torch
 
 
+def random_states() -> tuple:
+    """Of all that transforms draw from: ``random``, numpy, torch on the CPU."""
+    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+
+
+def set_random_states(states: tuple) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.default_generator.set_state(states[2])
+
+
 @contextmanager
 def seeded(*words: int) -> Iterator[None]:
-    """Seed what transforms draw from (``random``, numpy, torch on the CPU) by ``words``, and put it back afterwards."""
-    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    """Seed what transforms draw from by ``words``, and put it back afterwards."""
+    states = random_states()
     python, numpy, pytorch = np.random.SeedSequence(words).generate_state(3)
     random.seed(int(python))
     np.random.seed(numpy)
@@ -19,9 +30,7 @@ def seeded(*words: int) -> Iterator[None]:
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.default_generator.set_state(states[2])
+        set_random_states(states)
 
 
 class SampleSeed:

@@ -19,9 +19,9 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
 
 from kgl_mm.datasets.binding import binarizers
 from kgl_mm.engine.checkpoint_io import use_safe_loading
@@ -166,8 +166,7 @@ def _naming_the_config(cfg: Config) -> Iterator[None]:
 
 
 def _compare_classes(runner: Runner) -> None:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
+    outputs = getattr(getattr(get_ori_model(runner.model), 'head', None), 'num_classes', None)
     for part in ('train', 'val', 'test'):
         if not runner.cfg.get(f'{part}_dataloader'):
             continue

@@ -6,7 +6,6 @@ bad priors that are insisted on do change the result.
 """
 
 import logging
-import random
 import re
 from collections import OrderedDict
 from dataclasses import replace
@@ -27,6 +26,7 @@ from mmengine.visualization import Visualizer
 from kgl_mm.apis.evaluate import evaluate
 from kgl_mm.apis.generate import generate_priors
 from kgl_mm.datasets import DefectFolder
+from kgl_mm.datasets.seeding import random_states, set_random_states
 from kgl_mm.engine.run import run_stages
 from kgl_mm.evaluation.functional import average_precision
 from kgl_mm.priors import PriorStore
@@ -62,7 +62,7 @@ class MixedLabels(DefectFolder):
 @pytest.fixture(scope='module', autouse=True)
 def _alone(tmp_path_factory):
     """What runs leave in the process is put back, as ``run_here`` does it, and the random states with it."""
-    states, threads = (random.getstate(), np.random.get_state(), torch.get_rng_state()), torch.get_num_threads()
+    states, threads = random_states(), torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp('here'))
         patch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
@@ -72,14 +72,10 @@ def _alone(tmp_path_factory):
             patch.setattr(kept, '_instance_dict', OrderedDict(kept._instance_dict))
         patch.setitem(DATASETS._module_dict, 'MixedLabels', MixedLabels)
         patch.setitem(TRANSFORMS._module_dict, 'ScaledPrior', ScaledPrior)
-        for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):  # to make configs pretty takes half the time
-            patch.setattr(f'{module}.FormatCode', lambda text, **_: (text, True), raising=False)
         torch.set_num_threads(1)
         yield
     torch.set_num_threads(threads)
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
+    set_random_states(states)
 
 
 def draw(root, brighter):

@@ -13,7 +13,7 @@ class BinarizePrior(BaseTransform):
 
     A defective image beyond ``num_priors`` and ``num_masks`` gets none, and so does one whose prior marks nothing: it
     is left out of the segmentation, never taken for a good one. The choice is nested, so the first five are among the
-    first ten, and in the order of ``num_positives`` of the data set.
+    first ten.
 
     **Required keys:** ``prior``, ``gt_label``, ``img_path``; ``gt_seg_map`` for a real mask. **Added keys:**
     ``prior_mask`` (float32 H x W in [0, 1]); ``prior_trust``, the weight of the target: 1 for a real mask and for a map
@@ -49,10 +49,18 @@ class BinarizePrior(BaseTransform):
         self._by_mask: set[str] | None = None
         self._by_prior: set[str] | None = None
         self._has_good = True
+        self._is_taught_by_people = False
         self.trust = 1.0  # in priors that nobody edited, set by GuidanceHook
 
-    def bind(self, data_infos: list[dict], seed: int = 0, has_good: bool = True) -> None:
-        """Choose among all images of the data set, whose class 0 is good where it has a good one."""
+    def bind(self, data_infos: list[dict], seed: int = 0, has_good: bool = True, painted: bool = False) -> None:
+        """Choose among all images of the data set.
+
+        Args:
+            data_infos: of its images.
+            seed: where there is none of its own.
+            has_good: whether class 0 is good.
+            painted: whether a person made or edited a map of them.
+        """
         self._has_good = has_good
         defective = [info for info in data_infos if info['gt_label'] or not has_good]
         order = nested_order(
@@ -70,12 +78,13 @@ class BinarizePrior(BaseTransform):
                 raise UsageError(f'{name}={number}: the training part has {len(there)} {what}')
         self._by_mask = set(masked[: self.num_masks])
         self._by_prior = set(paths[: self.num_priors])
+        self._is_taught_by_people = bool(self._by_mask) or painted
 
     def transform(self, results: dict) -> dict:
         prior = results['prior']
         if self._has_good and not results['gt_label']:
             results['prior_mask'] = np.zeros_like(prior)
-            results['prior_trust'] = 1.0 if self._by_mask else self.trust
+            results['prior_trust'] = 1.0 if self._is_taught_by_people else self.trust
             return results
         if self._by_mask is None and (self.num_priors is not None or self.num_masks != 0):
             raise UsageError(

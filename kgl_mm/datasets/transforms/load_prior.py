@@ -52,7 +52,8 @@ class LoadPrior(BaseTransform):
         self.geometric = geometric
         self.photometric = photometric
         self.muted = False  # by GuidanceHook, where the source has learned nothing
-        self.lacks = 0  # images without a map, once it is bound to a data set
+        # once it is bound to a data set: images without a map, and whether a person made or edited one
+        self.lacks, self.painted = 0, False
 
     def transform(self, results: dict) -> dict:
         size = results['img'].shape[:2]
@@ -65,7 +66,7 @@ class LoadPrior(BaseTransform):
         edited = store.is_edited(key, self.layer)
         if self.muted and not edited:
             return results | dict(prior=np.zeros(size, np.float32))
-        prior = (store.read(key, self.layer, size) / self._scale).clip(0, 1)
+        prior = (store.read(key, self.layer, size) / self.scale).clip(0, 1)
         return results | dict(prior=prior, prior_is_edited=edited)
 
     def find(self, img_path: str) -> tuple[PriorStore, str] | None:
@@ -113,7 +114,7 @@ class LoadPrior(BaseTransform):
         return stores
 
     @cached_property
-    def _scale(self) -> float:
+    def scale(self) -> float:
         """1, unless the maps of a store go beyond: then its largest value is 1."""
         peaks = (store.entry(key, self.layer)['peak'] for store, keys in self._stores for key in keys)
         return max(1.0, max(peaks, default=1.0))

@@ -1,6 +1,5 @@
 """Priors and masks move with their image, whatever transform moves it."""
 
-import random
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 
@@ -10,6 +9,7 @@ from mmcv.transforms import BaseTransform, Compose, RandomApply, RandomChoice
 from mmpretrain.datasets.transforms.processing import TorchVisonTransformWrapper
 from PIL import Image
 
+from kgl_mm.datasets.seeding import random_states, set_random_states
 from kgl_mm.errors import UsageError
 from kgl_mm.registry import TRANSFORMS
 
@@ -127,7 +127,7 @@ class Moved(BaseTransform):
         unseen = {'img', *maps} if self._known else set()
         twin = deepcopy((self.inner, {key: value for key, value in results.items() if key not in unseen}))
         maps = {name: twin[1].get(name, values) for name, values in maps.items()}  # the copy, where one is shown
-        before = _random_states()
+        before = random_states()
         moved = self.inner({key: value for key, value in results.items() if key == 'img' or key not in unseen})
         if moved is None:
             return None
@@ -135,7 +135,7 @@ class Moved(BaseTransform):
             return moved | maps
 
         def repeat(image: object) -> np.ndarray:  # leaves the random states as the first run did
-            _set_random_states(before)
+            set_random_states(before)
             inner, rest = deepcopy(twin)
             return _channels(inner(rest | dict(img=image))['img'])
 
@@ -240,13 +240,3 @@ def _of_the_kind_of(image: object, picture: np.ndarray) -> object:
         return torch.from_numpy(picture.transpose(2, 0, 1))
     picture = picture.reshape(np.shape(image))
     return Image.fromarray(picture) if isinstance(image, Image.Image) else picture
-
-
-def _random_states() -> tuple:
-    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-
-
-def _set_random_states(states: tuple) -> None:
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.default_generator.set_state(states[2])

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
+from mmpretrain.utils import get_ori_model
 
 from kgl_mm.datasets.binding import binarizers, bind_priors, has_good_class
 from kgl_mm.datasets.transforms import LoadPrior
@@ -42,7 +42,7 @@ class GuidanceHook(Hook):
         loaders = bind_priors(runner.train_dataloader.dataset)
         if not self._losses(runner):
             raise UsageError(
-                f'GuidanceHook: nothing in {type(_bare(runner.model)).__name__} takes guidance; use '
+                f'GuidanceHook: nothing in {type(get_ori_model(runner.model)).__name__} takes guidance; use '
                 'kgl_mm.KnowledgeInjectionHead or a loss of kgl_mm, or remove the hook'
             )
         if loaders and not self.insist:
@@ -70,7 +70,7 @@ class GuidanceHook(Hook):
     @staticmethod
     def _refuse_a_channel_that_tells(runner, loader: LoadPrior) -> None:
         """People paint defective images alone; a channel that is empty where nobody painted would be the label."""
-        channel = getattr(getattr(_bare(runner.model), 'head', None), 'channel', 'none')
+        channel = getattr(getattr(get_ori_model(runner.model), 'head', None), 'channel', 'none')
         if loader.missing == 'empty' and channel != 'none' and loader.lacks:
             raise UsageError(
                 f"channel={channel!r} with missing='empty': {loader.lacks} images have no map, and a channel that is "
@@ -96,7 +96,7 @@ class GuidanceHook(Hook):
 
     @staticmethod
     def _losses(runner) -> list:
-        return [module for module in _bare(runner.model).modules() if hasattr(module, 'guidance')]
+        return [module for module in get_ori_model(runner.model).modules() if hasattr(module, 'guidance')]
 
 
 def judge_source(dataset, loader: LoadPrior) -> Judgement:
@@ -121,7 +121,7 @@ def judge_source(dataset, loader: LoadPrior) -> Judgement:
 
 def refuse_what_moves_batches(model) -> None:
     """Say it where a preprocessor does to images what their priors do not follow."""
-    preprocessor = getattr(_bare(model), 'data_preprocessor', None)
+    preprocessor = getattr(get_ori_model(model), 'data_preprocessor', None)
     augments = getattr(preprocessor, 'batch_augments', None)
     if augments is not None:
         names = ', '.join(type(augment).__name__ for augment in augments.augments if augment)
@@ -132,7 +132,3 @@ def refuse_what_moves_batches(model) -> None:
         raise UsageError(
             'data_preprocessor.pad_size_divisor: pads images, and not their priors; resize in the pipeline instead'
         )
-
-
-def _bare(model):
-    return model.module if is_model_wrapper(model) else model

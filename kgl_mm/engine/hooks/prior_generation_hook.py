@@ -5,8 +5,8 @@ from pathlib import Path
 from mmengine.dataset import BaseDataset
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DefaultScope
+from mmpretrain.utils import get_ori_model
 from torch import nn
 
 from kgl_mm.engine.checkpoint_io import load_from_file
@@ -60,7 +60,7 @@ class PriorGenerationHook(Hook):
     def before_train(self, runner) -> None:
         """What is wrong shows before the training; the store of another one is put aside."""
         self._dataset(runner)
-        build_method(self.method, _bare(runner.model))
+        build_method(self.method, get_ori_model(runner.model))
         store = Path(runner.work_dir, self.out)
         if not runner._resume:
             barrier()  # every process has looked before the first one changes what is there
@@ -72,7 +72,7 @@ class PriorGenerationHook(Hook):
 
     def after_train(self, runner) -> None:
         barrier()  # the last checkpoint is whole, so that all processes take the same one
-        model = _bare(runner.model)
+        model = get_ori_model(runner.model)
         dataset = self._dataset(runner)
         kept = copy.deepcopy(model.state_dict())
         path = _checkpoint(runner)
@@ -91,10 +91,6 @@ class PriorGenerationHook(Hook):
     def _dataset(self, runner) -> BaseDataset:
         dataset = as_tested(runner.train_dataloader.dataset, self.pipeline or test_pipeline(runner.cfg))
         return dataset.left_out() if getattr(dataset, 'leave_out', None) else dataset
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def build_method(settings: dict, model: nn.Module) -> SaliencyMethod:
