@@ -2,6 +2,7 @@
 guided_head = dict(
     type='kgl_mm.KnowledgeInjectionHead',
     num_classes=2,
+    seg_gradient=1.0,  # the classification teaches the branch too; 0 stops it, as in arXiv 2605.17780
     loss=dict(type='kgl_mm.KnowledgeGuidedLoss', seg_weight=5.0, pos_weight=3.0),
 )
 priors = [dict(type='kgl_mm.LoadPrior'), dict(type='kgl_mm.BinarizePrior')]

@@ -124,3 +124,29 @@ def key_values(option: str, words: list[str]) -> dict:
             raise UsageError(f'{option} {word}: not of the form KEY=VALUE')
         result[key] = DictAction._parse_iterable(value)
     return result
+
+
+def value_lists(option: str, words: list[str]) -> dict[str, list]:
+    """``['a.b=1,2', 'c=[x,y],z']`` as the values of each key; commas in brackets belong to a value.
+
+    >>> value_lists('--set', ['a.b=1,2', 'c=[x,y],z'])
+    {'a.b': [1, 2], 'c': [['x', 'y'], 'z']}
+    """
+    from mmengine.config import DictAction
+
+    result = {}
+    for word in words:
+        key, separator, text = word.partition('=')
+        values, depth = [''], 0
+        for letter in text:
+            depth += (letter in '[(') - (letter in '])')
+            if letter == ',' and not depth:
+                values.append('')
+            else:
+                values[-1] += letter
+        if not separator or not key or '' in values:
+            raise UsageError(f'{option} {word}: not of the form KEY=VALUE,VALUE')
+        if key in result:
+            raise UsageError(f'{option} {word}: {key} is varied twice')
+        result[key] = [DictAction._parse_iterable(value) for value in values]
+    return result

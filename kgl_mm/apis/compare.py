@@ -4,15 +4,18 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 
+from kgl_mm.datasets.binding import bind_priors
 from kgl_mm.datasets.masks import decode, read_mask
 from kgl_mm.engine.hooks.prior_generation_hook import build_method
 from kgl_mm.engine.stages import stages_of
 from kgl_mm.evaluation.functional import average_precision, precision_recall
 from kgl_mm.files import read_json, write_atomically
+from kgl_mm.saliency.base import resize
 from kgl_mm.visualization import draw_comparison
 
 from .generate import hook_settings, load_dataset, load_model
@@ -43,6 +46,8 @@ def compare_stages(cfg: Config) -> Path | None:
     maps, mask = [], None
     for name in names:
         dataset = load_dataset(stages[name], 'test')
+        for loader in bind_priors(dataset):  # emptied as in the training
+            loader.muted = state['stages'][name].get('trust', 1) == 0
         index = next(i for i in range(len(dataset)) if dataset.get_data_info(i)['img_path'] == paths[shown])
         mask = dataset.get_data_info(index).get('mask_path')
         maps.append(_map(stages[name], root / state['stages'][name]['checkpoint'], dataset[index]))
@@ -58,9 +63,14 @@ def _map(stage: Config, checkpoint: Path, data: dict) -> np.ndarray:
     """What a model sees: what its segmentation branch marks, else the saliency that makes priors."""
     with DefaultScope.overwrite_default_scope(stage.get('default_scope', 'mmengine')):
         model = load_model(stage, checkpoint)
-        guided = hasattr(getattr(model, 'head', None), 'segment')
-        settings = dict(type='kgl_mm.SegmentationMap') if guided else hook_settings(stage).method
+        head = getattr(model, 'head', None)
+        settings = dict(type='kgl_mm.SegmentationMap') if hasattr(head, 'segment') else hook_settings(stage).method
         batch = model.data_preprocessor(pseudo_collate([data]), training=False)
+        if getattr(head, 'channel', None) == 'given':  # methods that make priors show a model images alone
+            with torch.no_grad():
+                feats = model.eval().extract_feat(batch['inputs'])
+                seg = head.segment(feats, head.prior_of(feats, batch['data_samples']))
+            return resize(seg[:, 0].sigmoid(), batch['inputs'].shape[2:])[0].float().cpu().numpy()
         return build_method(settings, model)(batch['inputs'])[0].float().cpu().numpy()
 
 

@@ -10,6 +10,7 @@ from kgl_mm.files import hash_of
 from kgl_mm.priors import PriorStore
 
 from .checks import image_size
+from .seeding import random_states, set_random_states
 from .transforms.binarize_prior import BinarizePrior
 from .transforms.load_prior import LoadPrior
 from .transforms.moving import let_priors_move
@@ -53,6 +54,36 @@ def bind_priors(dataset: object) -> list[LoadPrior]:
                 transform.bind(infos, getattr(dataset, 'seed', 0), has_good, painted)
         loaders[0].is_bound = True
     return bound + loaders
+
+
+def refuse_several_sizes(dataset: object, remedy: str) -> None:
+    """Say it where the images of a batch would differ in size; the extremes of the files stand for all."""
+    paths = [dataset.get_data_info(index).get('img_path') for index in range(len(dataset))]
+    if None in paths:  # what is not a file has no size yet
+        return
+    sizes = [image_size(path) for path in paths]
+    if len(set(sizes)) < 2:
+        return
+    areas, ratios = [width * height for width, height in sizes], [width / height for width, height in sizes]
+    extremes = [values.index(end(values)) for values in (areas, ratios) for end in (min, max)]
+    before = random_states()
+    seen = {index: tuple(dataset[index]['inputs'].shape[-2:]) for index in extremes}
+    set_random_states(before)  # the training draws what it would have drawn
+    first, *others = seen
+    other = next((index for index in others if seen[index] != seen[first]), None)
+    if other is not None:
+        found = ' and '.join('{} becomes {} x {}'.format(paths[i], *seen[i]) for i in (first, other))
+        raise UsageError(
+            f"{found}, and the images of a batch are of one size: put dict(type='Resize', scale=(WIDTH, HEIGHT)) into "
+            f'the pipeline, or {remedy}'
+        )
+
+
+def refuse_what_does_not_stack(loader: object) -> None:
+    """The same for a loader whose ``collate_fn`` stacks images; mmengine's usual one lets them be padded."""
+    collate = getattr(loader.collate_fn, 'func', loader.collate_fn)
+    if getattr(collate, '__name__', '') == 'default_collate':
+        refuse_several_sizes(loader.dataset, "set collate_fn=dict(type='pseudo_collate'), which pads, in the loader")
 
 
 def has_good_class(dataset: object) -> bool:

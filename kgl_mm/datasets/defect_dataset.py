@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, check_number
 
 from .binding import bind_priors
 from .cache import PipelineCache
@@ -77,7 +77,10 @@ class DefectDataset(BaseDataset):
     ) -> None:
         if split not in SPLITS:
             raise UsageError(f'split={split!r}: not one of {", ".join(SPLITS)}')
-        if not 0 <= val_fraction < 1:
+        check_number(0, whole=True, none='all', num_positives=num_positives)
+        check_number(0, whole=True, seed=seed)
+        check_number(0, val_fraction=val_fraction)
+        if val_fraction >= 1:
             raise UsageError(f'val_fraction={val_fraction}: not a share from 0 to below 1')
         self.split = split
         self.num_positives = num_positives
@@ -178,11 +181,21 @@ class DefectDataset(BaseDataset):
         part, parts = self.leave_out
         shares = {str(i): 1 / parts for i in range(parts)}
         places = cut_by_unit([self.group_of(s) for s in samples], [s.label for s in samples], shares, self.seed)
+        if (there := len(set(places))) < parts:
+            raise UsageError(
+                f'crossfit={parts}: the training images of {self.data_root} have units for {there} parts, no more'
+            )
+        for kind in (False, True):  # each network must see both
+            if len({place for s, place in zip(samples, places, strict=True) if bool(s.label) is kind}) == 1:
+                raise UsageError(
+                    f'crossfit={parts}: all {"defective" if kind else "good"} training images of {self.data_root} are '
+                    'of one unit, which a network that must not see it cannot learn from'
+                )
         return [s for s, place in zip(samples, places, strict=True) if (place != str(part)) == self._keeps]
 
     def _limit_positives(self, samples: list[Sample]) -> list[Sample]:
         defective = [sample for sample in samples if sample.label]
-        if not 0 <= self.num_positives <= len(defective):
+        if self.num_positives > len(defective):
             raise UsageError(
                 f'num_positives={self.num_positives}: the training part has {len(defective)} defective images'
             )

@@ -94,7 +94,9 @@ class DefectFolder(DefectDataset):
             if path.is_dir() and path.name not in (MASKS, *SPLITS) and not path.name.startswith(HIDDEN)
         )
         if self.good not in kinds:
-            there = ', '.join(kinds) or 'no folders'
+            if not kinds:
+                raise UsageError(f'{part}: holds no folders; {self.MISSING}')
+            there = ', '.join(kinds)
             raise UsageError(f"{part}: no folder {self.good!r} but {there}; name the good one, such as good='ok'")
         return kinds
 

@@ -17,7 +17,17 @@ from kgl_mm.errors import UsageError, first_line
 mmengine.config.utils.MODULE2PACKAGE.setdefault('kgl_mm', 'kgl_mm')
 
 # what says where and on what a run is made, not what is computed
-_RUN_ONLY = ('work_dir', 'launcher', 'resume', 'experiment_name', 'model_wrapper_cfg', 'env_cfg', 'log_level', 'stages')
+_RUN_ONLY = (
+    'work_dir',
+    'launcher',
+    'resume',
+    'experiment_name',
+    'model_wrapper_cfg',
+    'env_cfg',
+    'log_level',
+    'stages',
+    'variants',
+)
 
 
 def find_config(path: str | Path) -> Path:

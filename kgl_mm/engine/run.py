@@ -53,7 +53,7 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
         for step in readers(stages[name]):
             step.store = stores if len(stores) > 1 else stores[0]
     for name in chosen:  # what is wrong with a later one shows before the first one is trained
-        _rehearse(stages[name])
+        rehearse(stages[name])
     state = _begin(list(stages), fingerprints, root, resume, priors)
     rounds = Rounds(root)
     for name in chosen:
@@ -180,8 +180,8 @@ def _compare_classes(runner: Runner) -> None:
             )
 
 
-def _rehearse(cfg: Config) -> None:
-    """Build what a stage is made of, as far as it needs no priors."""
+def rehearse(cfg: Config) -> None:
+    """Build what a stage is made of, as far as it needs no priors, so that what is wrong shows before any training."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')), _naming_the_config(cfg):
         settings = dict(cfg.model)
         if cfg.get('data_preprocessor'):

@@ -14,9 +14,10 @@ import copy
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
 
 from kgl_mm.engine.config import innermost
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, first_line
 
 WRITER = 'kgl_mm.PriorGenerationHook'
 READER = 'kgl_mm.LoadPrior'
@@ -27,7 +28,7 @@ MAX_AREA = 0.1
 def stages_of(cfg: Config) -> dict[str, Config]:
     """The config of each stage by its name, in order."""
     deltas = cfg.get('stages') or dict(stage1={})
-    if not isinstance(deltas, dict):
+    if not isinstance(deltas, dict) or not all(isinstance(delta, dict | None) for delta in deltas.values()):
         raise UsageError('stages: write them as dict(stage1=dict(...), stage2=dict(...)), each a delta on the config')
     configs = {}
     for name, delta in deltas.items():
@@ -37,7 +38,10 @@ def stages_of(cfg: Config) -> dict[str, Config]:
         merged.merge_from_dict(copy.deepcopy(dict(delta or {})))
         _forget_deletions(merged)
         configs[name] = merged
-    return _with_rounds(_with_parts(configs, cfg.get('crossfit', 0)), cfg.get('rounds', 1))
+    configs = _with_rounds(_with_parts(configs, cfg.get('crossfit', 0)), cfg.get('rounds', 1))
+    for name, config in configs.items():
+        _check_given(name, config)
+    return configs
 
 
 def _forget_deletions(cfg: dict) -> None:
@@ -50,9 +54,7 @@ def _forget_deletions(cfg: dict) -> None:
 
 def readers(cfg: Config, split: str = 'train') -> list[dict]:
     """The ``LoadPrior`` steps of a split that have no store of their own: those of training get an earlier stage's."""
-    loader = cfg.get(f'{split}_dataloader')
-    steps = innermost(loader.dataset).get('pipeline', []) if loader else []
-    return [step for step in steps if step.get('type') == READER and not step.get('store')]
+    return [step for step in _pipeline(cfg, split) if step.get('type') == READER and not step.get('store')]
 
 
 def rounds_of(cfg: Config) -> list[str]:
@@ -61,10 +63,15 @@ def rounds_of(cfg: Config) -> list[str]:
     return [last, *(f'{last}_round{number}' for number in range(2, cfg.get('rounds', 1) + 1))]
 
 
-def writer(cfg: Config) -> dict | None:
-    """The hook of a config that writes priors, where it has one."""
+def writers(cfg: Config) -> list[dict]:
+    """The hooks of a config that write priors, each a layer of the same store."""
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
-    return next((hook for hook in hooks if hook and hook.get('type') == WRITER), None)
+    return [hook for hook in hooks if hook and hook.get('type') == WRITER]
+
+
+def writer(cfg: Config) -> dict | None:
+    """The first of them, where there is any."""
+    return next(iter(writers(cfg)), None)
 
 
 def stores_for(name: str, stages: dict[str, Config], root: Path) -> list[Path]:
@@ -74,6 +81,11 @@ def stores_for(name: str, stages: dict[str, Config], root: Path) -> list[Path]:
     chosen = writing[-1:]
     if chosen and _is_part(stages[chosen[0]]):
         chosen = [stage for stage in writing if _is_part(stages[stage])]
+    for stage in chosen:
+        layers = [hook.get('layer', 'evidence') for hook in writers(stages[stage])]
+        if wrong := {step.get('layer', 'evidence') for step in readers(stages[name])} - set(layers):
+            there = ' and '.join(map(repr, layers))
+            raise UsageError(f'layer={min(wrong)!r}: LoadPrior of {name} reads what {stage} writes, which is {there}')
     return [root / stage / writer(stages[stage]).get('out', 'priors') for stage in chosen]
 
 
@@ -100,6 +112,40 @@ def find_checkpoint(cfg: Config, checkpoint: str | Path) -> tuple[Path, str, Con
     return path, name, stages[name]
 
 
+def refuse_empty_parts(stages: dict[str, Config]) -> None:
+    """Say it before any training where there are more cross-fitted parts than the images can fill."""
+    part = next((cfg for cfg in stages.values() if cfg.get('train_dataloader') and _is_part(cfg)), None)
+    if part:
+        settings = dict(innermost(part.train_dataloader.dataset), pipeline=[], lazy_init=True)
+        try:
+            with DefaultScope.overwrite_default_scope(part.get('default_scope', 'mmengine')):
+                DATASETS.build(settings).load_data_list()  # which looks at all of them
+        except (KeyError, TypeError) as error:
+            raise UsageError(f'crossfit: {settings["type"]} cannot leave a part out ({first_line(error)})') from error
+
+
+def _check_given(name: str, cfg: Config) -> None:
+    """A head with ``channel='given'`` needs a prior wherever it looks at an image."""
+    if ((cfg.get('model') or {}).get('head') or {}).get('channel') != 'given':
+        return
+    if writer(cfg):
+        raise UsageError(
+            f"channel='given': {name} cannot write priors for another round, since it needs one itself; set rounds=1"
+        )
+    for split in ('val', 'test'):
+        if cfg.get(f'{split}_dataloader') and not any(step.get('type') == READER for step in _pipeline(cfg, split)):
+            raise UsageError(
+                f"channel='given': {name} needs the priors of the {split} images too: write them "
+                f"(tools/generate_priors.py --split {split} --out DIR) and put dict(type='{READER}', store=DIR) into "
+                f'{split}_dataloader.dataset.pipeline of {name}'
+            )
+
+
+def _pipeline(cfg: Config, split: str) -> list:
+    loader = cfg.get(f'{split}_dataloader')
+    return innermost(loader.dataset).get('pipeline', []) if loader else []
+
+
 def _is_part(cfg: Config) -> bool:
     return bool(innermost(cfg.train_dataloader.dataset).get('leave_out'))
 
@@ -109,16 +155,16 @@ def _with_parts(configs: dict[str, Config], parts: int) -> dict[str, Config]:
         return configs
     names = list(configs)
     test = configs[names[0]].get('test_dataloader')
-    if not isinstance(parts, int) or parts < 2 or len(names) < 2 or not writer(configs[names[0]]) or not test:
-        raise UsageError(
-            f'crossfit={parts}: it takes 2 parts or more, of a first stage that is tested and writes priors for another'
-        )
+    if not isinstance(parts, int) or parts is True or parts < 2:
+        raise UsageError(f'crossfit={parts}: not a whole number of 2 or more, nor 0 for none')
+    if len(names) < 2 or not writer(configs[names[0]]) or not test:
+        raise UsageError(f'crossfit={parts}: it takes a first stage that is tested and writes priors for another')
     result = {name: configs[name] for name in names[:-1]}
     for part in range(parts):
         config = copy.deepcopy(configs[names[0]])
         innermost(config.train_dataloader.dataset).leave_out = (part, parts)
-        hook = writer(config)
-        hook.setdefault('pipeline', innermost(config.test_dataloader.dataset).pipeline)
+        for hook in writers(config):
+            hook.setdefault('pipeline', innermost(config.test_dataloader.dataset).pipeline)
         for split in ('val', 'test'):
             for field in ('dataloader', 'evaluator', 'cfg'):
                 config[f'{split}_{field}'] = None
@@ -127,8 +173,8 @@ def _with_parts(configs: dict[str, Config], parts: int) -> dict[str, Config]:
 
 
 def _with_rounds(configs: dict[str, Config], rounds: int) -> dict[str, Config]:
-    if not isinstance(rounds, int) or rounds < 1:
-        raise UsageError(f'rounds={rounds}: it is 1 or more')
+    if not isinstance(rounds, int) or rounds is True or rounds < 1:
+        raise UsageError(f'rounds={rounds}: not a whole number of 1 or more')
     if rounds == 1:
         return configs
     first, last = next(iter(configs)), list(configs)[-1]

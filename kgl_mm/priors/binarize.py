@@ -5,7 +5,7 @@ from bisect import bisect_left
 import cv2
 import numpy as np
 
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import check_number
 
 from .png import as_map
 
@@ -40,10 +40,8 @@ def binarize(map, dilation: int = 0, max_area: float | None = None) -> np.ndarra
             lowest one at which they fit, so that only the strongest pixels stay; of equal pixels all stay or none.
     """
     map = as_map(map)
-    if not isinstance(dilation, int | np.integer) or dilation < 0:
-        raise UsageError(f'dilation is a radius in whole pixels, 0 or more, not {dilation!r}.')
-    if max_area is not None and not 0 < max_area <= 1:
-        raise UsageError(f'max_area is a share of the image in (0, 1], not {max_area!r}.')
+    check_number(0, whole=True, dilation=dilation)
+    check_number(0, 1, above=True, none='no limit', max_area=max_area)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * int(dilation) + 1,) * 2)
 
     def marked(threshold) -> np.ndarray:

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kgl_mm.datasets.masks import read_mask
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, check_choice, check_number
 from kgl_mm.files import hash_of, write_atomically
 from kgl_mm.saliency import Explanation, SaliencyMethod
 from kgl_mm.visualization import SHEET, draw_contact_sheet
@@ -71,8 +71,7 @@ def generate(
         threads: of each process on a CPU. Sums depend on it in their last bits; several processes use more cores.
     """
     rank, world = get_dist_info()
-    if batch_size < 1 or threads < 1:
-        raise UsageError(f'batch_size={batch_size}, threads={threads}: both are at least 1')
+    check_settings(batch_size, num_workers, fraction, bits, threads)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     if not infos or any('img_path' not in info for info in infos):
         raise UsageError(f'{type(dataset).__name__}: priors need images that are files, and it has none')
@@ -134,6 +133,16 @@ def generate(
         write_atomically(Path(store.root, SHEET), contact_sheet(store, layer, infos, entries))
     barrier()
     return entries
+
+
+def check_settings(
+    batch_size: int = 4, num_workers: int = 0, fraction: float = 0.5, bits: int = 16, threads: int = 1, **_others
+) -> None:
+    """Refuse what :func:`generate` would refuse, before there is a model to generate with."""
+    check_number(1, whole=True, batch_size=batch_size, threads=threads)
+    check_number(0, whole=True, num_workers=num_workers)
+    check_number(0, 1, above=True, fraction=fraction)
+    check_choice((8, 16), bits=bits)
 
 
 def keys_of(paths: Sequence[str], data_root: str | None) -> list[str]:

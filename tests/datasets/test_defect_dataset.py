@@ -73,6 +73,9 @@ def test_what_a_sample_is(tmp_path, make):
         (dict(split='val'), "split='val': Listed has no validation part of its own; set val_fraction"),
         (dict(num_positives=13), 'num_positives=13: the training part has 12 defective images'),
         (dict(num_positives=-1), 'num_positives=-1'),
+        (dict(num_positives='x'), "num_positives='x': not a whole number of 0 or more, nor None for all"),
+        (dict(val_fraction='x'), "val_fraction='x': not a number"),
+        (dict(seed=0.5), 'seed=0.5: not a whole number'),
         (dict(num_positives=11, val_fraction=0.5), 'num_positives=11: the training part has 6 defective images'),
     ],
 )
@@ -337,3 +340,13 @@ def test_lazy_and_whole_are_the_same(tmp_path, usual):
     lazy.full_init()
     assert lazy.get_data_info(3) == Listed(tmp_path, usual).get_data_info(3)
     assert len(Listed(tmp_path, usual, indices=5)) == 5
+
+
+def test_parts_that_cannot_be_filled_are_refused(tmp_path, make, infos):
+    samples = make(*(f'train {unit % 2} u{unit}' for unit in range(8)), 'train 1 u9', 'test 0', 'test 1')
+    assert len(infos(Listed(tmp_path, samples, leave_out=(0, 5)))) == 7
+    with pytest.raises(UsageError, match=r'crossfit=50: the training images of .* have units for 5 parts, no more'):
+        Listed(tmp_path, samples, leave_out=(0, 50))
+    samples = make(*(f'train {int(unit == 0)} u{unit}' for unit in (0, 0, 0, 1, 2)), 'test 0', 'test 1')
+    with pytest.raises(UsageError, match=r'crossfit=2: all defective training images of .* are of one unit'):
+        Listed(tmp_path, samples, leave_out=(0, 2))

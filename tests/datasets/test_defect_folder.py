@@ -326,7 +326,7 @@ def test_an_empty_class(fill, folders):
 
 
 def test_no_images_at_all(tmp_path):
-    with pytest.raises(UsageError, match="no folder 'good'"):
+    with pytest.raises(UsageError, match='holds no folders; pass the folder that holds good/'):
         DefectFolder(str(tmp_path))
     (tmp_path / 'good').mkdir()
     (tmp_path / 'good/a.txt').touch()

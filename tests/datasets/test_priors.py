@@ -16,7 +16,7 @@ from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.registry import DefaultScope
 
 from kgl_mm.datasets import BinarizePrior, DefectDataset, KolektorSDD, LoadMask, LoadPrior, PackDefect, Sample
-from kgl_mm.datasets.binding import bind_priors
+from kgl_mm.datasets.binding import bind_priors, refuse_several_sizes
 from kgl_mm.errors import UsageError
 from kgl_mm.files import hash_of
 from kgl_mm.priors import PriorStore, binarize
@@ -269,6 +269,11 @@ def test_two_images_never_share_a_map(parts, tmp_path, picture):
         (dict(num_priors=7), 'num_priors=7: the training part has 6 defective images'),
         (dict(num_masks=5), 'num_masks=5: the training part has 4 defective images with a mask'),
         (dict(num_priors=-1), '0 or more'),
+        (dict(num_priors='five'), "num_priors='five': not a whole number of 0 or more, nor None for all"),
+        (dict(num_masks=2.5), 'num_masks=2.5: not a whole number'),
+        (dict(num_priors=True), 'num_priors=True: not a whole number'),
+        (dict(soft='maybe'), "soft='maybe': not one of True, False"),
+        (dict(max_area='x'), "max_area='x': not a number above 0, up to 1"),
         (dict(dilation=-1), 'dilation'),
         (dict(max_area=2.0), 'max_area'),
     ],
@@ -276,6 +281,27 @@ def test_two_images_never_share_a_map(parts, tmp_path, picture):
 def test_wrong_settings_are_said(parts, store, settings, sentence):
     with pytest.raises(UsageError, match=sentence):
         dataset_of(parts, store, binarize=settings)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'sentence'),
+    [
+        (dict(missing='typo'), "missing='typo': not one of error, empty"),
+        (dict(wrong='maybe'), "wrong='maybe': not one of True, False"),
+        (dict(store=5), 'store=5: not a folder'),
+    ],
+)
+def test_wrong_settings_of_what_loads_priors_are_said(settings, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        LoadPrior(**settings)
+
+
+def test_a_target_comes_after_its_prior(parts, store):
+    load, target = dict(type='kgl_mm.LoadPrior', store=str(store)), dict(type='kgl_mm.BinarizePrior')
+    with pytest.raises(UsageError, match='LoadPrior before it'):  # before any image is read
+        Parts(str(parts), pipeline=[dict(type='LoadImageFromFile'), target, load], lazy_init=True)
+    with pytest.raises(UsageError, match='LoadPrior before it'):
+        BinarizePrior()(dict(gt_label=0))
 
 
 def test_a_missing_map_may_be_empty(parts, store):
@@ -334,6 +360,24 @@ def test_a_part_is_left_out_and_kept(kolektor):
         assert not kept[-1] & left[-1]
         assert {path.split('/')[-2] for path in kept[-1]}.isdisjoint(path.split('/')[-2] for path in left[-1])
     assert sorted(path for part in left for path in part) == sorted(whole)
+
+
+def test_images_whose_sizes_differ_behind_the_pipeline_are_refused(tmp_path):
+    for index, shape in enumerate([(12, 8), (24, 16), (12, 8), (12, 16)]):
+        for kind in ('good', 'defect'):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / kind / f'{index}.png'), np.full((*shape, 3), 10 * index, np.uint8))
+
+    def dataset(*resize):
+        return Parts(str(tmp_path), pipeline=[dict(type='LoadImageFromFile'), *resize, dict(type='kgl_mm.PackDefect')])
+
+    with pytest.raises(UsageError, match=r'becomes 12 x 8 and .* becomes 24 x 16'):
+        refuse_several_sizes(dataset(), 'do something')
+    with pytest.raises(UsageError, match=r'3\.png becomes .*, or do something$'):  # the one of another shape
+        refuse_several_sizes(dataset(dict(type='Resize', scale=(16, 24), keep_ratio=True)), 'do something')
+    before = np.random.get_state()[1].tolist()
+    refuse_several_sizes(dataset(dict(type='RandomResizedCrop', scale=16)), '')
+    assert np.random.get_state()[1].tolist() == before
 
 
 def test_the_image_itself_is_no_key(parts, store):

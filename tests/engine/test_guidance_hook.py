@@ -235,3 +235,92 @@ def test_priors_of_a_bound_data_set_are_bound_once(tmp_path, drawn, store):
     before = list(dataset.pipeline.transforms)
     assert len(bind_priors(dataset)) == 1
     assert dataset.pipeline.transforms == before
+
+
+def test_losses_of_several_decays_are_logged_by_their_names(tmp_path, drawn, store):
+    model = {
+        'model.type': 'kgl_mm.ConsistentClassifier',
+        'model.consistency': dict(decay='constant'),
+        'train_cfg.max_epochs': 2,
+    }
+    cfg = config(tmp_path, drawn, store(), experiment_name='several', **model)  # a log of its own
+    hub = train(cfg).message_hub
+    found = {key: hub.get_scalar(key).current() for key in hub.log_scalars if 'lambda' in key}
+    assert found == {'train/lambda_head': 0.5, 'train/lambda_consistency': 1.0}
+    cfg.model.consistency.decay = 'linear'  # one decay, one name
+    cfg.experiment_name = 'alike'
+    hub = train(cfg).message_hub
+    found = {key: hub.get_scalar(key).current() for key in hub.log_scalars if 'lambda' in key}
+    assert found == {'train/lambda': 0.5}
+
+
+def given(tmp_path, drawn, priors, insist=False):
+    """A head that is given priors in the test as well."""
+    cfg = config(tmp_path, drawn, priors, **{'model.head.channel': 'given', 'train_cfg.max_epochs': 1})
+    pipeline = [step for step in cfg.train_dataloader.dataset.pipeline if step['type'] != 'RandomFlip']
+    cfg.test_dataloader = dict(
+        batch_size=8, num_workers=0, dataset=data(drawn, pipeline), sampler=dict(type='DefaultSampler', shuffle=False),
+    )  # fmt: skip
+    cfg.test_evaluator, cfg.test_cfg = dict(type='kgl_mm.DefectMetric'), dict()
+    cfg.custom_hooks[0].insist = insist
+    cfg.default_hooks = dict(checkpoint=dict(type='kgl_mm.SafeCheckpointHook'))
+    return cfg
+
+
+@pytest.mark.parametrize(('knows', 'insist'), [(True, False), (False, False), (False, True)])
+def test_priors_of_a_test_are_trusted_as_those_of_the_training(tmp_path, drawn, store, safe_loading, knows, insist):
+    trained = Runner.from_cfg(given(tmp_path, drawn, store(knows=knows), insist))
+    trained.train()
+    cfg = given(tmp_path, drawn, tmp_path / 'stage1/priors', insist)
+    cfg.load_from = str(tmp_path / 'stage2/epoch_1.pth')
+    for part in ('train_dataloader', 'train_cfg', 'optim_wrapper'):
+        cfg.pop(part)
+    cfg.experiment_name = 'afterwards'
+    tested = Runner.from_cfg(cfg)
+    found = [runner.test() for runner in (trained, tested)]
+    assert found[0] == found[1]
+    for runner in (trained, tested):
+        dataset = runner.test_dataloader.dataset
+        assert any(dataset[i]['data_samples'].prior.any() for i in range(16)) is (knows or insist)
+
+
+def test_a_training_does_not_inherit_the_trust_of_the_weights_it_starts_from(tmp_path, drawn, store, safe_loading):
+    train(config(tmp_path, drawn, store(knows=False), **{'train_cfg.max_epochs': 1}))
+    cfg = config(tmp_path, drawn, tmp_path / 'stage1/priors', **{'train_cfg.max_epochs': 1})
+    cfg.load_from = str(tmp_path / 'stage2/epoch_1.pth')
+    cfg.custom_hooks[0].insist = True
+    cfg.experiment_name = 'again'
+    assert train(cfg).message_hub.get_info('trust') == 1
+
+
+@pytest.fixture
+def uneven(tmp_path):
+    """Pictures of two sizes, and a map for each."""
+    store = PriorStore(tmp_path / 'uneven_maps')
+    for kind in ('good', 'defect'):
+        for index, shape in enumerate([(32, 32), (40, 48)] * 10):
+            (tmp_path / 'uneven' / kind).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng([index, kind == 'good']).integers(0, 255, (*shape, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / f'uneven/{kind}/{index}.png'), pixels)
+            store.write(f'{kind}/{index}.png', np.eye(*shape), evidence=1.0 if kind == 'defect' else -1.0)
+    store.compact()
+    return tmp_path / 'uneven'
+
+
+def test_images_that_cannot_be_stacked_are_said_before_the_first_step(tmp_path, drawn, uneven):
+    cfg = config(tmp_path, drawn, tmp_path / 'uneven_maps', **{'train_cfg.max_epochs': 1})
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader.dataset = dict(type='kgl_mm.DefectFolder', data_root=str(uneven), pipeline=pipeline)
+    train(cfg)  # they are padded
+    SeesLambda.seen.clear()
+    cfg.train_dataloader.collate_fn = dict(type='default_collate')
+    with pytest.raises(UsageError, match=r"becomes 32 x 32 and .* becomes 40 x 48, .*'Resize'.*pseudo_collate"):
+        train(cfg)
+    cfg.train_dataloader.dataset.pipeline.insert(2, dict(type='Resize', scale=(32, 32)))
+    assert SeesLambda.seen == []
+    train(cfg)
+
+
+def test_what_insists_is_true_or_false(tmp_path):
+    with pytest.raises(UsageError, match="insist='maybe': not one of True, False"):
+        HOOKS.build(dict(type='kgl_mm.GuidanceHook', insist='maybe'))

@@ -5,7 +5,7 @@ from mmengine.config import Config
 
 from kgl_mm.engine.config import load_config, set_data
 from kgl_mm.engine.run import Rounds
-from kgl_mm.engine.stages import latest_checkpoint, readers, stages_of, stores_for, writer
+from kgl_mm.engine.stages import latest_checkpoint, readers, refuse_empty_parts, stages_of, stores_for, writer
 from kgl_mm.errors import UsageError
 from kgl_mm.files import write_json
 
@@ -28,9 +28,10 @@ def test_stages_are_deltas_on_the_config(plain):
     assert stages['b'].train_cfg.max_epochs == plain.train_cfg.max_epochs
     assert 'stages' not in stages['a']
     assert plain.stages['a'].train_cfg.max_epochs == 1  # what was given is not changed
-    plain.stages = [dict(name='a')]
-    with pytest.raises(UsageError, match='write them as dict'):
-        stages_of(plain)
+    for wrong in ([dict(name='a')], dict(a='x')):
+        plain.stages = wrong
+        with pytest.raises(UsageError, match='write them as dict'):
+            stages_of(plain)
 
 
 def test_the_first_stage_is_the_plain_config_and_the_last_one_the_config_itself(plain, guided):
@@ -87,6 +88,14 @@ def test_a_round_reads_what_the_one_before_it_marks(guided):
     assert areas == [None, 0.1, 0.1]
 
 
+@pytest.mark.parametrize('field', ['rounds', 'crossfit'])
+@pytest.mark.parametrize('value', ['x', True, 1.5, -1])
+def test_what_is_no_number_is_said(guided, field, value):
+    guided[field] = value
+    with pytest.raises(UsageError, match=f'^{field}={value}: not a whole number of [12] or more'):
+        stages_of(guided)
+
+
 @pytest.mark.parametrize(('field', 'value'), [('rounds', 0), ('crossfit', 1)])
 def test_numbers_that_make_no_sense(guided, plain, field, value):
     guided[field] = value
@@ -95,6 +104,44 @@ def test_numbers_that_make_no_sense(guided, plain, field, value):
     plain[field] = 2
     with pytest.raises(UsageError, match=f'{field}=2'):
         stages_of(plain)
+
+
+def test_more_parts_than_images_can_fill_are_refused_before_any_training(tmp_path):
+    guided = load_config('kgl_demo.py')
+    few = dict(num_train=(12, 12), num_test=(4, 4), num_positives=None)
+    set_data(guided, data_root=str(tmp_path / 'drawn'), **few)
+    refuse_empty_parts(stages_of(guided))
+    guided.crossfit = 2
+    refuse_empty_parts(stages_of(guided))
+    guided.crossfit = 50
+    with pytest.raises(UsageError, match=r'crossfit=50: .* no more'):
+        refuse_empty_parts(stages_of(guided))
+    guided.train_dataloader.dataset = dict(type='CustomDataset', data_root=str(tmp_path / 'drawn'))
+    with pytest.raises(UsageError, match='crossfit: CustomDataset cannot leave a part out'):
+        refuse_empty_parts(stages_of(guided))
+
+
+def test_a_layer_that_nobody_writes_is_said(guided):
+    readers(guided)[0].layer = 'typo'
+    with pytest.raises(UsageError, match="layer='typo': LoadPrior of stage2 reads what stage1 writes, which is 'evid"):
+        stores_for('stage2', stages_of(guided), Path('run'))
+    del readers(guided)[0].layer
+    guided.stages.stage1.custom_hooks[0].layer = 'other'
+    with pytest.raises(UsageError, match="layer='evidence': LoadPrior of stage2 reads what stage1 writes, which is 'o"):
+        stores_for('stage2', stages_of(guided), Path('run'))
+
+
+def test_a_head_that_is_given_priors_is_given_them_in_the_test_too(guided):
+    guided.model.head.channel = 'given'
+    with pytest.raises(UsageError, match=r"channel='given': stage2 needs the priors of the test images"):
+        stages_of(guided)
+    pipeline = guided.test_dataloader.dataset.pipeline
+    step = dict(type='kgl_mm.LoadPrior', store='maps')
+    guided.stages.stage2 = dict(test_dataloader=dict(dataset=dict(pipeline=[*pipeline[:-1], step, pipeline[-1]])))
+    assert len(stages_of(guided)['stage1'].test_dataloader.dataset.pipeline) == len(pipeline)
+    guided.rounds = 2
+    with pytest.raises(UsageError, match="channel='given': stage2 cannot write priors for another round"):
+        stages_of(guided)
 
 
 @pytest.mark.parametrize(

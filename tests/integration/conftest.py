@@ -1,9 +1,14 @@
 import logging
+import multiprocessing
 import os
 import runpy
+import signal
+import socket
 import subprocess
 import sys
 from collections import OrderedDict
+from importlib import import_module
+from multiprocessing import forkserver
 from pathlib import Path
 
 import cv2
@@ -79,31 +84,107 @@ def tool_environment(EXTRA_PATH='', **more):  # noqa: N803
     """The environment of a tool: this checkout, whatever family of mm packages the tests run with, one thread."""
     paths = [EXTRA_PATH, os.environ.get('PYTHONPATH'), str(REPOSITORY)]
     path = os.pathsep.join(filter(None, paths))
-    return dict(os.environ, PYTHONPATH=path, PYTHON=sys.executable, OMP_NUM_THREADS='1', **more)
+    return dict(os.environ, PYTHONPATH=path, PYTHON=sys.executable, OMP_NUM_THREADS='1') | more
+
+
+class Started:
+    """A tool at work, in a session of its own; what tests use of a ``Popen``, whichever way it was started."""
+
+    def __init__(self, command, cwd, environment, fork=None):
+        self.command = command
+        self.outputs = [str(Path(cwd, f'{name}.of.{os.urandom(4).hex()}')) for name in ('stdout', 'stderr')]
+        if fork:
+            self.process = fork(command, str(cwd), environment, self.outputs)
+            self.process.start()
+        else:
+            with Path(self.outputs[0]).open('w') as out, Path(self.outputs[1]).open('w') as errors:
+                self.process = subprocess.Popen(
+                    command, cwd=cwd, env=environment, start_new_session=True, stdout=out, stderr=errors,
+                    # a shell starts what runs in the background with interrupts ignored
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                )  # fmt: skip
+        self.pid = self.process.pid
+
+    def status(self):
+        """None while it runs."""
+        return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
+
+    def end(self, timeout=None):
+        """Wait for the end; status and streams."""
+        if isinstance(self.process, subprocess.Popen):
+            self.process.wait(timeout)
+        else:
+            self.process.join(timeout)
+        assert self.status() is not None, f'{self.command} did not end in {timeout} s'
+        said = [Path(path).read_text() if Path(path).exists() else '' for path in self.outputs]
+        return subprocess.CompletedProcess(self.command, self.status(), *said)
+
+
+@pytest.fixture(scope='session')
+def fork():
+    """A function that prepares a process of a tool that need not import anything, which takes most of its time.
+
+    It is a fork of one that has only imported, so nothing of a test is in it; but all have one seed of hashes.
+    """
+    here = str(Path(__file__).parent)
+    context = multiprocessing.get_context('forkserver')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(here)
+        warm = import_module('warm')
+        # asking for GPUs in another way would bar its forks from using them
+        for name, value in tool_environment(here, PYTORCH_NVML_BASED_CUDA_CHECK='1').items():
+            patch.setenv(name, value)
+        context.set_forkserver_preload(warm.PRELOAD)
+        forkserver.ensure_running()
+    return lambda *args: context.Process(target=warm.run, args=args)
 
 
 @pytest.fixture
-def environment():
-    return tool_environment()
+def start(tmp_path, fork):
+    """A function that starts a tool of the project as a user would, in an empty directory.
+
+    ``fresh`` starts Python anew instead of forking a process that has imported what the tool needs.
+    """
+
+    def start(name, *words, env=None, fresh=False):
+        command = [str(REPOSITORY / 'tools' / name), *map(str, words)]
+        fresh = fresh or name.endswith('.sh')
+        if fresh:
+            command.insert(0, 'bash' if name.endswith('.sh') else sys.executable)
+        return Started(command, tmp_path, tool_environment(**(env or {})), None if fresh else fork)
+
+    return start
+
+
+def successful(done):
+    if done.returncode:
+        raise AssertionError(f'{done.args}: {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}')
+    return done
 
 
 @pytest.fixture
-def tool(tmp_path):
-    """A function that runs a tool of the project as a user would, in an empty directory."""
+def tool(start):
+    """A function that runs a tool to its end."""
 
-    def run(*words, check=True, env=None, cwd=None, **kwargs):
-        command = [str(word) for word in words]
-        if command[0].endswith('.py'):
-            command = [sys.executable, str(REPOSITORY / 'tools' / command[0]), *command[1:]]
-        elif command[0].endswith('.sh'):
-            command = ['bash', str(REPOSITORY / 'tools' / command[0]), *command[1:]]
-        environment = tool_environment(**(env or {}))
-        result = subprocess.run(
-            command, cwd=cwd or tmp_path, env=environment, text=True, capture_output=True, check=False, **kwargs
-        )
-        if check and result.returncode:
-            raise AssertionError(f'{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}')
-        return result
+    def run(*words, check=True, **kwargs):
+        done = start(*words, **kwargs).end()
+        return successful(done) if check else done
+
+    return run
+
+
+@pytest.fixture
+def two_processes(start):
+    """A function that runs a tool in two processes, whose environment is as torchrun sets it."""
+
+    def run(*words, env=None):
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = str(free.getsockname()[1])
+        group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=port, WORLD_SIZE='2', LOCAL_WORLD_SIZE='2', **(env or {}))
+        ranks = [dict(group, RANK=rank, LOCAL_RANK=rank) for rank in '01']
+        started = [start(*words, '--launcher', 'pytorch', env=rank) for rank in ranks]
+        return [successful(process.end(timeout=300)) for process in started]
 
     return run
 

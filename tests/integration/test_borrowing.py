@@ -81,7 +81,7 @@ def test_what_is_wrong_with_priors_shows_before_the_training(tmp_path, surfaces,
 
 def test_the_priors_of_an_earlier_training_are_put_aside(tmp_path, surfaces, pipeline):
     for seed in (0, 1):
-        cfg = stock_config(tmp_path, surfaces, pipeline)
+        cfg = stock_config(tmp_path, surfaces, pipeline, method=dict(type='kgl_mm.GradCAM'))
         cfg.randomness = dict(seed=seed)
         cfg.experiment_name = f'run{seed}'
         Runner.from_cfg(cfg).train()

@@ -36,14 +36,14 @@ class Spy(Hook):
 SPY = "custom_imports = dict(imports=['spy'])\ncustom_hooks = [dict(type='Spy')]\n"
 
 
-def test_two_processes_equal_one_at_the_same_global_batch(tool, write_config, tmp_path):
+def test_two_processes_equal_one_at_the_same_global_batch(tool, two_processes, write_config, tmp_path):
     (tmp_path / 'spy.py').write_text(HOOK)
     env = dict(EXTRA_PATH=str(tmp_path))
     plain = dict(norm='None', dropout=0.0)
     one = write_config('one.py', extra=SPY, **plain)
     two = write_config('two.py', extra=SPY + 'train_dataloader["batch_size"] = 2\n', **plain)
     tool('train.py', one, '--work-dir', 'one', env=env)
-    tool('dist_train.sh', two, 2, '--work-dir', 'two', env=env)
+    two_processes('train.py', two, '--work-dir', 'two', env=env)
 
     def read(run, name):
         return torch.load(tmp_path / run / 'stage1' / f'{name}.pth', weights_only=True)
@@ -61,7 +61,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(tool, write_config, tm
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-4)
 
 
-def test_buffers_agree_and_every_test_image_counts_once(tool, write_config, tmp_path):
+def test_buffers_agree_and_every_test_image_counts_once(tool, two_processes, write_config, tmp_path):
     (tmp_path / 'spy.py').write_text(HOOK)
     env = dict(EXTRA_PATH=str(tmp_path))
     config = write_config(extra=SPY)
@@ -73,7 +73,7 @@ def test_buffers_agree_and_every_test_image_counts_once(tool, write_config, tmp_
     with (tmp_path / 'a/stage1/test_scores.csv').open() as file:
         paths = [row['img_path'] for row in csv.DictReader(file)]
     assert len(paths) == len(set(paths)) == facts['num_images'] == 51
-    tool('dist_test.sh', config, 'a/stage1/epoch_3.pth', 2, '--work-dir', 'b', env=env)
+    two_processes('test.py', config, 'a/stage1/epoch_3.pth', '--work-dir', 'b', env=env)
     again = json.loads((tmp_path / 'b/metrics.json').read_text())['stage1']['test']
     assert again['AP'] == facts['AP']
     tool('test.py', config, 'a/stage1/epoch_3.pth', '--work-dir', 'c', env=env)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from kgl_mm.priors import PriorStore
+
+from .test_resume import kill_when
 
 GUIDED_STAGES = ('stage1', 'stage2')
 KILLER = """
@@ -124,18 +127,19 @@ def test_killed_everywhere_and_resumed_equals_undisturbed(tool, write_guided, tm
         killed = tool('train.py', config, '--work-dir', 'b', '--resume', env=env, check=False)
         assert killed.returncode == -signal.SIGKILL, place
     assert not (tmp_path / 'b/stage2/epoch_3.pth').exists()
-    tool('train.py', config, '--work-dir', 'b', '--resume', env=dict(EXTRA_PATH=str(tmp_path)))
+    # a process of its own, whose seed of hashes is another one
+    tool('train.py', config, '--work-dir', 'b', '--resume', env=dict(EXTRA_PATH=str(tmp_path)), fresh=True)
     assert_same(tmp_path / 'a', tmp_path / 'b')
     assert not list((tmp_path / 'b').rglob('.*.tmp'))
 
 
-def test_several_processes_run_both_stages(tool, write_guided, tmp_path):
+def test_several_processes_run_both_stages(tool, two_processes, write_guided, tmp_path):
     plain = dict(norm='None', dropout=0.0)
     quiet = 'model["head"]["channel"] = "none"\nmodel["head"]["norm_cfg"] = None\n'
     one = write_guided('one.py', extra=quiet, **plain)
     two = write_guided('two.py', extra=quiet + 'train_dataloader["batch_size"] = 2\n', **plain)
     tool('train.py', one, '--work-dir', 'one')
-    tool('dist_train.sh', two, 2, '--work-dir', 'two')
+    two_processes('train.py', two, '--work-dir', 'two')
     assert (tmp_path / 'two/guided.png').is_file()
     for stage in GUIDED_STAGES:
         states = [weights(tmp_path / run, stage)['state_dict'] for run in ('one', 'two')]
@@ -275,22 +279,78 @@ def test_from_a_folder_of_pictures_to_two_stages_with_a_threshold(run_here, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize('moment', range(12))
-def test_killed_at_any_moment_and_resumed_equals_undisturbed(tool, write_guided, tmp_path, environment, moment):
-    from .test_resume import REPOSITORY, kill_when
-
+def test_killed_at_any_moment_and_resumed_equals_undisturbed(tool, start, write_guided, tmp_path, moment):
     config = write_guided()
+    begun = time.monotonic()
     tool('train.py', config, '--work-dir', 'a')
-    command = ['python', str(REPOSITORY / 'tools/train.py'), str(config), '--work-dir', 'b', '--resume']
-    command[0] = environment['PYTHON']
+    lasts = time.monotonic() - begun
     random = np.random.default_rng(moment)
     for _ in range(2):
-        import time
-
-        stop = time.monotonic() + random.uniform(4, 12)
+        stop = time.monotonic() + random.uniform(0, 0.9 * lasts)
+        process = start('train.py', config, '--work-dir', 'b', '--resume')
         try:
-            kill_when(command, lambda stop=stop: time.monotonic() > stop, tmp_path, environment)
+            kill_when(process, lambda stop=stop: time.monotonic() > stop)
         except AssertionError:
             break  # it was done before
     tool('train.py', config, '--work-dir', 'b', '--resume')
     assert_same(Path(tmp_path / 'a'), Path(tmp_path / 'b'))
     assert os.path.getsize(tmp_path / 'b/guided.png')  # noqa: PTH202
+
+
+GIVEN = """
+_base_ = {demo!r}
+pipeline = [*_base_.load, dict(type='kgl_mm.LoadPrior', store='maps'), *_base_.pack]
+loads = dict(dataset=dict(pipeline=pipeline))
+stages = dict(stage2=dict(model=dict(head=dict(channel='given')), val_dataloader=loads, test_dataloader=loads))
+"""
+
+
+def test_a_prior_is_given_at_inference_where_a_config_asks_for_it(run_here, tmp_path):
+    """As docs/method.md has it, with a validation part."""
+    (tmp_path / 'given.py').write_text(GIVEN.format(demo=str(Path(__file__).parents[2] / 'configs/kgl_demo.py')))
+    data = ['num_train=(20,20)', 'num_test=(6,6)', 'num_positives=8', 'val_fraction=0.3']
+    settings = ['train_cfg.max_epochs=1', 'stages.stage1.train_cfg.max_epochs=1', 'custom_hooks.0.insist=True']
+
+    def run(name, *words):
+        status, said = run_here(name, 'given.py', *words, '--data-options', *data, '--cfg-options', *settings)
+        assert not status, said
+
+    run('train.py', '--work-dir', 'a', '--stage', '1')
+    for split in ('test', 'val'):
+        run('generate_priors.py', 'a/stage1', '--split', split, '--out', 'maps')
+    run('train.py', '--work-dir', 'a', '--stage', '2')
+    run('test.py', 'a/stage2', '--work-dir', 'b')
+    trained, tested = (metrics_of(tmp_path / work)['stage2']['test'] for work in 'ab')
+    assert tested == trained
+    store = PriorStore(tmp_path / 'maps')
+    for key in store.keys():  # noqa: SIM118
+        store.write(key, np.eye(64, 128))
+    run('test.py', 'a/stage2', '--work-dir', 'c')
+    tables = [(tmp_path / f'{work}/stage2/test_scores.csv').read_text() for work in 'abc']
+    assert tables[0] == tables[1] != tables[2]
+    run('train.py', '--work-dir', 'a', '--resume')  # what is left is the picture of both stages
+    assert (tmp_path / 'a/guided.png').is_file()
+
+
+@pytest.mark.parametrize(
+    ('option', 'sentence'),
+    [
+        ('model.head.branch=x', "branch='x': not a list of whole numbers"),
+        ('model.head.seg_gradient=open', "seg_gradient='open': not a number from 0 to 1"),
+        ('model.head.pooling=typo', "pooling='typo': not one of avg, max, max_avg"),
+        ('model.head.loss.decay=typo', "decay='typo': not one of linear, constant"),
+        ('model.head.channel=given', "channel='given': stage2 needs the priors of the test images too"),
+        ('train_dataloader.dataset.pipeline.4.num_priors=five', "num_priors='five': not a whole number of 0 or more"),
+        ('train_dataloader.dataset.pipeline.3.layer=typo', "layer='typo': LoadPrior of stage2 reads what"),
+        ('stages.stage1.custom_hooks.0.fraction=x', "fraction='x': not a number above 0, up to 1"),
+        ('crossfit=x', 'crossfit=x: not a whole number of 2 or more'),
+        ('crossfit=50', 'parts, no more'),
+    ],
+)
+def test_options_of_a_wrong_kind_are_said_before_the_training(run_here, write_guided, tmp_path, option, sentence):
+    options = ['model.head.loss.type=kgl_mm.KnowledgeGuidedLoss', option]
+    status, said = run_here('train.py', str(write_guided()), '--work-dir', 'a', '--cfg-options', *options)
+    assert status == 2, said
+    assert sentence in said
+    assert said.count('error:') == 1
+    assert not list((tmp_path / 'a').rglob('*.pth'))

@@ -3,14 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 
 import pytest
 import torch
 
 from kgl_mm.priors import PriorStore
 
-from .test_resume import REPOSITORY, kill_when
+from .test_resume import kill_when
 
 HOOK = """
 custom_hooks = [dict(type='kgl_mm.PriorGenerationHook', method=dict(type='kgl_mm.GradCAM', normalize='evidence'),
@@ -22,7 +21,7 @@ def files(root):
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.glob('evidence/**/*.png'))}
 
 
-def test_hook_tool_and_two_processes_write_the_same_bytes(tool, write_config, tmp_path):
+def test_hook_tool_and_two_processes_write_the_same_bytes(tool, two_processes, write_config, tmp_path):
     config = write_config(extra=HOOK)
     done = tool('train.py', config, '--work-dir', 'a')
     by_hook = tmp_path / 'a/stage1/priors'
@@ -35,7 +34,7 @@ def test_hook_tool_and_two_processes_write_the_same_bytes(tool, write_config, tm
     alone = tool('generate_priors.py', config, 'a/stage1', '--out', 'alone')
     assert 'alone/contact_sheet.png' in alone.stdout
     assert files(tmp_path / 'alone') == files(by_hook)
-    tool('dist_generate.sh', config, 'a/stage1/epoch_3.pth', 2, '--out', 'two')
+    two_processes('generate_priors.py', config, 'a/stage1/epoch_3.pth', '--out', 'two')
     assert files(tmp_path / 'two') == files(by_hook)
     for name in ('a/stage1/priors', 'alone', 'two'):
         store = PriorStore(tmp_path / name)
@@ -59,12 +58,11 @@ def test_the_hook_uses_the_best_checkpoint_and_leaves_the_model_as_it_was(tool, 
     assert metrics[0] == metrics[1]
 
 
-def test_a_training_killed_while_it_writes_priors_goes_on_there(tool, write_config, tmp_path, environment):
+def test_a_training_killed_while_it_writes_priors_goes_on_there(tool, start, write_config, tmp_path):
     config = write_config(extra=HOOK)
     tool('train.py', config, '--work-dir', 'a')
-    command = [sys.executable, str(REPOSITORY / 'tools/train.py'), str(config), '--work-dir', 'b']
     maps = tmp_path / 'b/stage1/priors/evidence'
-    kill_when(command, lambda: len(list(maps.rglob('*.png'))) >= 5, tmp_path, environment)
+    kill_when(start('train.py', config, '--work-dir', 'b'), lambda: len(list(maps.rglob('*.png'))) >= 5)
     there = len(list(maps.rglob('*.png')))
     assert there < 99
     checkpoint = tmp_path / 'b/stage1/epoch_3.pth'
@@ -78,13 +76,12 @@ def test_a_training_killed_while_it_writes_priors_goes_on_there(tool, write_conf
 
 
 @pytest.mark.slow
-def test_two_processes_killed_while_they_write_priors(tool, write_config, tmp_path, environment):
+def test_two_processes_killed_while_they_write_priors(tool, start, write_config, tmp_path):
     config = write_config(extra=HOOK)
     tool('train.py', config, '--work-dir', 'a')
-    script = str(REPOSITORY / 'tools/dist_generate.sh')
-    command = ['bash', script, str(config), 'a/stage1', '2', '--out', 'two']
     maps = tmp_path / 'two/evidence'
-    kill_when(command, lambda: len(list(maps.rglob('*.png'))) >= 5, tmp_path, environment)
+    process = start('dist_generate.sh', config, 'a/stage1', 2, '--out', 'two')
+    kill_when(process, lambda: len(list(maps.rglob('*.png'))) >= 5)
     tool('dist_generate.sh', config, 'a/stage1', 2, '--out', 'two')
     assert files(tmp_path / 'two') == files(tmp_path / 'a/stage1/priors')
     assert str(PriorStore(tmp_path / 'two').verify()) == '99 as written'
@@ -184,14 +181,11 @@ def test_a_full_and_a_read_only_disk(generate_here, small_disk):
     assert str(PriorStore(disk / 'store').verify()) == '99 as written'
 
 
-def test_an_interrupt_loses_nothing(tool, write_config, tmp_path, environment, trained, generate_here):
-    script = str(REPOSITORY / 'tools/generate_priors.py')
-    words = [str(write_config()), str(trained / 'stage1'), '--batch-size', '1', '--out', 'p']
+def test_an_interrupt_loses_nothing(start, write_config, tmp_path, trained, generate_here):
+    words = [write_config(), trained / 'stage1', '--batch-size', '1', '--out', 'p']
     maps = tmp_path / 'p/evidence'
-    command = [sys.executable, script, *words]
-    status, errors = kill_when(
-        command, lambda: len(list(maps.rglob('*.png'))) >= 5, tmp_path, environment, signal.SIGINT
-    )
-    assert status == 130
-    assert 'Traceback' not in errors
+    process = start('generate_priors.py', *words, fresh=True)
+    done = kill_when(process, lambda: len(list(maps.rglob('*.png'))) >= 5, signal.SIGINT)
+    assert done.returncode == 130
+    assert 'Traceback' not in done.stderr
     assert not PriorStore(tmp_path / 'p').verify().damaged

@@ -3,14 +3,10 @@
 import json
 import os
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 import torch
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def final_state(work_dir):
@@ -25,23 +21,15 @@ def assert_same(one, other):
     assert one[2] == other[2]
 
 
-def kill_when(command, seen, cwd, environment, how=signal.SIGKILL):
-    """Start a command and send its whole group a signal as soon as ``seen()`` is true; its status and what it said."""
-    with Path(cwd, 'errors.txt').open('w+') as errors:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=errors,
-            # a shell starts what runs in the background with interrupts ignored
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
-        deadline = time.monotonic() + 120
-        while not seen():
-            assert process.poll() is None, 'the run ended before it could be killed'
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        os.killpg(process.pid, how)
-        status = process.wait(timeout=60)
-        errors.seek(0)
-        return status, errors.read()
+def kill_when(process, seen, how=signal.SIGKILL):
+    """Send the whole group of a started tool a signal as soon as ``seen()`` is true; its end."""
+    deadline = time.monotonic() + 120
+    while not seen():
+        assert process.status() is None, f'the run ended before it could be killed: {process.end().stderr[-2000:]}'
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.killpg(process.pid, how)
+    return process.end(timeout=60)
 
 
 # a killer inside the run hits the exact moment: in an epoch, or between the bytes and the rename of a checkpoint
@@ -97,11 +85,11 @@ def test_killed_and_resumed_equals_undisturbed(tool, write_config, tmp_path, wor
 
 
 @pytest.mark.slow
-def test_two_processes_killed_and_resumed(tool, write_config, tmp_path, environment):
+def test_two_processes_killed_and_resumed(tool, start, write_config, tmp_path):
     config = write_config()
     tool('dist_train.sh', config, 2, '--work-dir', 'a')
-    command = ['bash', str(REPOSITORY / 'tools/dist_train.sh'), str(config), '2', '--work-dir', 'b']
-    kill_when(command, (tmp_path / 'b/stage1/epoch_1.pth').exists, tmp_path, environment)
+    process = start('dist_train.sh', config, 2, '--work-dir', 'b')
+    kill_when(process, (tmp_path / 'b/stage1/epoch_1.pth').exists)
     assert not (tmp_path / 'b/stage1/epoch_3.pth').exists()
     tool('dist_train.sh', config, 2, '--work-dir', 'b', '--resume')
     assert_same(final_state(tmp_path / 'a'), final_state(tmp_path / 'b'))

@@ -3,24 +3,24 @@
 import json
 import os
 import signal
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from .test_resume import REPOSITORY, kill_when
+from .test_resume import kill_when
 
 
 def test_train_and_test_agree_and_leave_everything_in_its_place(tool, write_config, tmp_path):
     config = write_config()
-    tool('train.py', config)
+    tool('train.py', config, fresh=True)
     work_dir = tmp_path / 'work_dirs/tiny'
     names = {str(path.relative_to(work_dir)) for path in work_dir.rglob('*') if path.is_file()}
     assert {'state.json', 'metrics.json', 'stage1/epoch_3.pth', 'stage1/test.png', 'stage1/test_scores.csv'} <= names
     assert 'stage1/epoch_1.pth' not in names  # two are kept
     facts = json.loads((work_dir / 'metrics.json').read_text())['stage1']['test']
     assert {'AP', 'AUROC', 'num_images', 'seed', 'config', 'versions'} <= set(facts)
-    tool('test.py', config, work_dir / 'stage1/epoch_3.pth', '--work-dir', 'other')
+    tool('test.py', config, work_dir / 'stage1/epoch_3.pth', '--work-dir', 'other', fresh=True)
     again = json.loads((tmp_path / 'other/metrics.json').read_text())['stage1']['test']
     assert again == facts
     torch.load(work_dir / 'stage1/epoch_3.pth', weights_only=True)
@@ -105,20 +105,43 @@ def test_bad_input_gets_one_sentence(run_here, write_config, tmp_path, words, se
     assert not (tmp_path / 'ran').exists()
 
 
-def test_dist_scripts_want_a_number_of_processes(tool, write_config):
-    result = tool('dist_train.sh', write_config(), check=False)
+SCRIPTS = {
+    'dist_train.sh': ['CONFIG'],
+    'dist_test.sh': ['CONFIG', 'CHECKPOINT'],
+    'dist_generate.sh': ['CONFIG', 'STAGE'],
+}
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_dist_scripts_want_a_number_of_processes(tool, script):
+    result = tool(script, *SCRIPTS[script], check=False)
     assert result.returncode == 2
     assert 'number of processes' in result.stderr
 
 
-def test_interrupt_names_the_checkpoint(write_config, tmp_path, environment):
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_dist_scripts_start_torchrun(tool, tmp_path, script):
+    """With these words, of which the training of two processes in ``test_distributed.py`` shows that they are right."""
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    said = tool(script, *SCRIPTS[script], 3, '--work-dir', 'a b', env=dict(PYTHON=str(python))).stdout.splitlines()
+    name = {'dist_generate.sh': 'generate_priors.py'}.get(script, f'{script[5:-3]}.py')
+    path = said.pop(5)
+    assert said == [
+        *['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '3'],
+        *[*SCRIPTS[script], '--launcher', 'pytorch', '--work-dir', 'a b'],
+    ]
+    assert path == str(Path(__file__).parents[2] / 'tools' / name)
+
+
+def test_interrupt_names_the_checkpoint(start, write_config, tmp_path):
     config = write_config(extra='train_cfg = dict(by_epoch=True, max_epochs=1000)\n')
-    command = [sys.executable, str(REPOSITORY / 'tools/train.py'), str(config), '--work-dir', 'a']
-    seen = (tmp_path / 'a/stage1/last_checkpoint').exists
-    status, errors = kill_when(command, seen, tmp_path, environment, signal.SIGINT)
-    assert status == 130
-    assert '--resume goes on from a/stage1/epoch_' in errors
-    assert 'Traceback' not in errors
+    process = start('train.py', config, '--work-dir', 'a')
+    done = kill_when(process, (tmp_path / 'a/stage1/last_checkpoint').exists, signal.SIGINT)
+    assert done.returncode == 130
+    assert '--resume goes on from a/stage1/epoch_' in done.stderr
+    assert 'Traceback' not in done.stderr
 
 
 def test_repository_configs_are_found_from_any_directory(run_here, tmp_path):

@@ -348,7 +348,7 @@ def test_a_failed_attempt_leaves_no_store_behind(run, model, tmp_path):
 
 @pytest.mark.parametrize('wrong', [dict(batch_size=0), dict(threads=0)])
 def test_numbers_below_one_are_refused(run, wrong):
-    with pytest.raises(UsageError, match='at least 1'):
+    with pytest.raises(UsageError, match='not a whole number of 1 or more'):
         run(**wrong)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from kgl_mm.datasets.splits import nested_order
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, check_choice, check_number
 from kgl_mm.priors import binarize
 from kgl_mm.registry import TRANSFORMS
 
@@ -28,6 +28,8 @@ class BinarizePrior(BaseTransform):
         max_area: share of the image that may be marked, the strongest places first.
     """
 
+    needs_prior = True
+
     def __init__(
         self,
         num_priors: int | None = None,
@@ -37,8 +39,9 @@ class BinarizePrior(BaseTransform):
         dilation: int = 0,
         max_area: float | None = None,
     ) -> None:
-        if any(number is not None and number < 0 for number in (num_priors, num_masks)):
-            raise UsageError(f'num_priors={num_priors}, num_masks={num_masks}: both are 0 or more, or None for all')
+        check_number(0, whole=True, none='all', num_priors=num_priors, num_masks=num_masks)
+        check_number(0, whole=True, none='that of the data set', seed=seed)
+        check_choice((True, False), soft=soft)
         binarize(np.zeros((1, 1)), dilation, max_area)  # its checks, before the training
         self.num_priors = num_priors
         self.num_masks = num_masks
@@ -81,6 +84,8 @@ class BinarizePrior(BaseTransform):
         self._is_taught_by_people = bool(self._by_mask) or painted
 
     def transform(self, results: dict) -> dict:
+        if 'prior' not in results:
+            raise UsageError('BinarizePrior: there is no prior yet; put kgl_mm.LoadPrior before it')
         prior = results['prior']
         if self._has_good and not results['gt_label']:
             results['prior_mask'] = np.zeros_like(prior)

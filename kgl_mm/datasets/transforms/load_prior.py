@@ -4,7 +4,7 @@ from pathlib import Path, PurePath
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, check_choice
 from kgl_mm.priors import PriorStore
 from kgl_mm.registry import TRANSFORMS
 
@@ -41,8 +41,11 @@ class LoadPrior(BaseTransform):
         geometric: tuple[str, ...] = (),
         photometric: tuple[str, ...] = (),
     ) -> None:
-        if missing not in ('error', 'empty'):
-            raise UsageError(f"missing={missing!r}: not 'error' or 'empty'")
+        check_choice(('error', 'empty'), missing=missing)
+        check_choice((True, False), wrong=wrong)
+        stores = store if isinstance(store, list | tuple) else [store or '']
+        if not all(isinstance(root, str | Path) for root in stores):
+            raise UsageError(f'store={store!r}: not a folder or a list of folders')
         if isinstance(geometric, str) or isinstance(photometric, str):
             raise UsageError(f'geometric={geometric!r}, photometric={photometric!r}: both are lists of names')
         self.store = store

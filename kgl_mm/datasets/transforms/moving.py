@@ -66,12 +66,14 @@ def let_priors_move(transforms: list) -> None:
     names of a user's own transforms are in ``geometric`` and ``photometric`` of ``LoadPrior``.
 
     Raises:
-        UsageError: a transform is neither known nor named, or moves the image before ``LoadPrior``.
+        UsageError: a transform is neither known nor named, or moves the image or needs its prior before ``LoadPrior``.
     """
     leaves = list(_leaves(transforms))
     places = [place for place, (*_, transform) in enumerate(leaves) if getattr(transform, 'loads_prior', False)]
     if not places:
         return
+    if any(getattr(transform, 'needs_prior', False) for *_, transform in leaves[: places[0]]):
+        raise UsageError('BinarizePrior: there is no prior yet; put kgl_mm.LoadPrior before it')
     load = leaves[places[0]][-1]
     for place, (siblings, index, transform) in enumerate(leaves):
         if place in places or not _moves(transform, load.geometric, load.photometric):

@@ -4,9 +4,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.utils import get_ori_model
 
-from kgl_mm.datasets.binding import binarizers, bind_priors, has_good_class
+from kgl_mm.datasets.binding import binarizers, bind_priors, has_good_class, refuse_what_does_not_stack
 from kgl_mm.datasets.transforms import LoadPrior
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, check_choice
 from kgl_mm.files import read_json
 from kgl_mm.priors.judgement import Judgement, judge
 from kgl_mm.registry import HOOKS
@@ -19,11 +19,13 @@ class GuidanceHook(Hook):
     Before training it makes sure that the priors belong to these images and move with them, and that nothing mixes
     images. A source that has not learned enough (see :mod:`kgl_mm.priors.judgement`) is said so, and its targets count
     by the trust in it, down to 0, where its priors are emptied too: then the head trains as without any. Real masks and
-    what a person painted count fully.
+    what a person painted count fully. Checkpoints carry the trust, so that priors in the pipeline of a validation or a
+    test are emptied as they were in training.
 
     Before each epoch t of T it sets ``guidance`` of each loss that has it to :math:`\lambda(t) = 1 - t/T`, or to 1
     where the ``decay`` of the loss is ``'constant'``. In a loop that counts iterations, t is the iteration.
-    It depends on nothing else, so that it is right after a resume; the log has it as ``lambda``.
+    It depends on nothing else, so that it is right after a resume; the log has it as ``lambda``, and where losses
+    differ in decay as one ``lambda_NAME`` for each, NAME being the module it belongs to, such as ``head``.
 
     Args:
         insist: whether to trust the priors whatever their source has learned.
@@ -34,12 +36,16 @@ class GuidanceHook(Hook):
     """
 
     def __init__(self, insist: bool = False) -> None:
+        check_choice((True, False), insist=insist)
         self.insist = insist
         self.trust = 1.0
 
     def before_train(self, runner) -> None:
         refuse_what_moves_batches(runner.model)
+        self.trust = 1.0  # whatever a checkpoint that this training starts from has said
         loaders = bind_priors(runner.train_dataloader.dataset)
+        if loaders:
+            refuse_what_does_not_stack(runner.train_dataloader)
         if not self._losses(runner):
             raise UsageError(
                 f'GuidanceHook: nothing in {type(get_ori_model(runner.model)).__name__} takes guidance; use '
@@ -89,14 +95,33 @@ class GuidanceHook(Hook):
             progress = runner.epoch / runner.max_epochs
         else:
             progress = runner.iter / runner.max_iters
-        for loss in self._losses(runner):
+        losses = self._losses(runner)
+        several = len({loss.decay for loss in losses.values()}) > 1
+        for name, loss in losses.items():
             weight = 1 - progress if loss.decay == 'linear' else 1.0
             loss.guidance = weight
-            runner.message_hub.update_scalar('train/lambda', weight)
+            runner.message_hub.update_scalar(f'train/lambda_{name}' if several else 'train/lambda', weight)
 
     @staticmethod
-    def _losses(runner) -> list:
-        return [module for module in get_ori_model(runner.model).modules() if hasattr(module, 'guidance')]
+    def _losses(runner) -> dict:
+        """By the name of the module that each belongs to."""
+        modules = get_ori_model(runner.model).named_modules()
+        return {name.removesuffix('.loss_module'): module for name, module in modules if hasattr(module, 'guidance')}
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        hub = checkpoint.get('message_hub')
+        if isinstance(hub, dict):
+            self.trust = hub.get('runtime_info', {}).get('trust', 1.0)
+
+    def before_val(self, runner) -> None:
+        self._mute(runner.val_dataloader.dataset)
+
+    def before_test(self, runner) -> None:
+        self._mute(runner.test_dataloader.dataset)
+
+    def _mute(self, dataset) -> None:
+        for loader in bind_priors(dataset):
+            loader.muted = not self.trust
 
 
 def judge_source(dataset, loader: LoadPrior) -> Judgement:

@@ -1,4 +1,5 @@
 import copy
+import inspect
 import time
 from pathlib import Path
 
@@ -9,10 +10,11 @@ from mmengine.registry import DefaultScope
 from mmpretrain.utils import get_ori_model
 from torch import nn
 
+from kgl_mm.datasets.binding import refuse_several_sizes, refuse_what_does_not_stack
 from kgl_mm.engine.checkpoint_io import load_from_file
 from kgl_mm.engine.stages import latest_checkpoint
 from kgl_mm.errors import UsageError, first_line
-from kgl_mm.priors.generation import as_tested, generate
+from kgl_mm.priors.generation import as_tested, check_settings, generate
 from kgl_mm.priors.store import PriorStore
 from kgl_mm.registry import HOOKS, SALIENCY
 from kgl_mm.saliency import SaliencyMethod
@@ -52,6 +54,13 @@ class PriorGenerationHook(Hook):
         pipeline: list | None = None,
         **kwargs,
     ) -> None:
+        try:
+            bound = inspect.signature(generate).bind(None, None, None, **kwargs)
+        except TypeError as error:
+            raise UsageError(f'PriorGenerationHook: {first_line(error)}') from error
+        check_settings(**kwargs)
+        bound.apply_defaults()
+        self.batch_size = bound.arguments['batch_size']
         self.method = method
         self.out = out
         self.pipeline = pipeline
@@ -59,7 +68,10 @@ class PriorGenerationHook(Hook):
 
     def before_train(self, runner) -> None:
         """What is wrong shows before the training; the store of another one is put aside."""
-        self._dataset(runner)
+        dataset = self._dataset(runner)
+        refuse_what_does_not_stack(runner.train_dataloader)
+        if self.batch_size > 1:
+            refuse_several_sizes(dataset, 'set batch_size=1 of PriorGenerationHook')
         build_method(self.method, get_ori_model(runner.model))
         store = Path(runner.work_dir, self.out)
         if not runner._resume:

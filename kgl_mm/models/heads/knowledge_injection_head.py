@@ -4,11 +4,12 @@ from collections.abc import Sequence
 import torch
 from mmcv.cnn import ConvModule
 from mmpretrain.models.heads import ClsHead
+from mmpretrain.structures import DataSample
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from kgl_mm.errors import UsageError
-from kgl_mm.models.necks import GlobalPooling
+from kgl_mm.errors import UsageError, check_choice, check_number
+from kgl_mm.models.necks.global_pooling import POOLS, GlobalPooling
 from kgl_mm.registry import MODELS
 
 CHANNELS = ('none', 'dropout', 'self', 'given')
@@ -69,10 +70,17 @@ class KnowledgeInjectionHead(ClsHead):
         **kwargs,
     ) -> None:
         super().__init__(loss=loss, init_cfg=init_cfg, **kwargs)
-        if channel not in CHANNELS:
-            raise UsageError(f'channel={channel!r}: not one of {", ".join(CHANNELS)}')
-        if not 0 <= channel_dropout <= 1 or not 0 <= seg_gradient <= 1:
-            raise UsageError(f'channel_dropout={channel_dropout}, seg_gradient={seg_gradient}: both are shares, 0 to 1')
+        check_choice(CHANNELS, channel=channel)
+        check_choice(tuple(POOLS), pooling=pooling, seg_pooling=seg_pooling)
+        check_choice((True, False), inject=inject, pool_channel=pool_channel)
+        check_number(0, 1, channel_dropout=channel_dropout, seg_gradient=seg_gradient)
+        check_number(1, whole=True, num_classes=num_classes, in_channels=in_channels)
+        check_number(0, whole=True, fine_channels=fine_channels)
+        check_number(whole=True, in_index=in_index)
+        check_number(whole=True, none='no finer stride', fine_index=fine_index)
+        _check_widths(hidden=hidden, branch=branch)
+        if not isinstance(norm_cfg, dict | None):
+            raise UsageError(f"norm_cfg={norm_cfg!r}: not a dict such as dict(type='BN'), nor None for none")
         if (fine_index is None) == bool(fine_channels):
             raise UsageError(f'fine_index={fine_index}, fine_channels={fine_channels}: one needs the other')
         if not hasattr(self.loss_module, 'guidance'):
@@ -138,14 +146,7 @@ class KnowledgeInjectionHead(ClsHead):
             prior = self._dropped(feats, F.adaptive_avg_pool2d(_stacked(data_samples, 'prior', feats), size))
         seg = self.segment(feats, prior)
         cls_score = self(feats, prior, seg)
-        taught = [index for index, sample in enumerate(data_samples) if 'prior_mask' in sample]
-        target = torch.zeros(seg.shape, device=seg.device)
-        weights = torch.zeros(len(seg), device=seg.device)
-        if taught:
-            samples = [data_samples[index] for index in taught]
-            # a cell is marked where anything in it is, so that a thin defect does not vanish
-            target[taught] = F.adaptive_max_pool2d(_stacked(samples, 'prior_mask', feats), seg.shape[2:])
-            weights[taught] = torch.tensor([float(s.get('prior_trust', 1.0)) for s in samples], device=seg.device)
+        target, weights = _targets(data_samples, feats, seg)
         if self.channel == 'self':  # what stands for the channel at inference is taught as well
             seg = torch.cat([seg, self._segment(feats, self._nothing(feats))])
             target, weights = target.repeat(2, 1, 1, 1), weights.repeat(2)
@@ -157,14 +158,14 @@ class KnowledgeInjectionHead(ClsHead):
         return {**losses.pop('loss'), **losses}
 
     def predict(self, feats: tuple[torch.Tensor, ...], data_samples: list | None = None) -> list:
-        prior = None
-        if (
-            self.channel != 'none'
-            and data_samples
-            and all(sample is not None and 'prior' in sample for sample in data_samples)
-        ):
-            prior = F.adaptive_avg_pool2d(_stacked(data_samples, 'prior', feats), self.pre_logits(feats).shape[2:])
-        return self._get_predictions(self(feats, prior), data_samples)
+        return self._get_predictions(self(feats, self.prior_of(feats, data_samples)), data_samples)
+
+    def prior_of(self, feats: tuple[torch.Tensor, ...], data_samples: list | None) -> torch.Tensor | None:
+        """The channel at the size of the features, where the head has one and all data samples carry a ``prior``."""
+        samples = data_samples or [None]
+        if self.channel == 'none' or not all(sample is not None and 'prior' in sample for sample in samples):
+            return None
+        return F.adaptive_avg_pool2d(_stacked(samples, 'prior', feats), self.pre_logits(feats).shape[2:])
 
     def _segment(self, feats: tuple[torch.Tensor, ...], prior: torch.Tensor | None) -> torch.Tensor:
         features = self.pre_logits(feats)
@@ -203,6 +204,12 @@ class KnowledgeInjectionHead(ClsHead):
         return torch.where(dropped, self._fill(feats, None), prior)
 
 
+def _check_widths(**options) -> None:
+    for name, widths in options.items():
+        if not isinstance(widths, list | tuple) or not all(isinstance(w, int) and w > 0 for w in widths):
+            raise UsageError(f'{name}={widths!r}: not a list of whole numbers above 0, like (64, 64), nor ()')
+
+
 def _branch(channels: int, widths: Sequence[int], norm_cfg: dict | None) -> nn.Sequential:
     layers = []
     for width in widths:
@@ -223,6 +230,18 @@ def _resized(maps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return F.interpolate(maps, size=like.shape[2:], mode='bilinear', align_corners=False)
 
 
+def _targets(data_samples: list, feats: tuple, seg: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the branch is taught, at its size, and how far each is trusted (B,): 0 where an image has no target."""
+    taught = [sample for sample in data_samples if 'prior_mask' in sample]
+    if not taught:
+        return torch.zeros_like(seg), seg.new_zeros(len(seg))
+    nothing = DataSample(prior_mask=torch.zeros_like(taught[0].prior_mask))
+    masks = _stacked([sample if 'prior_mask' in sample else nothing for sample in data_samples], 'prior_mask', feats)
+    trust = [float(s.get('prior_trust', 1.0)) if 'prior_mask' in s else 0.0 for s in data_samples]
+    # a cell is marked where anything in it is, so that a thin defect does not vanish
+    return F.adaptive_max_pool2d(masks, seg.shape[2:]), torch.tensor(trust).to(seg.device, non_blocking=True)
+
+
 def _stacked(data_samples: list, name: str, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """A field of all data samples, B x 1 x H x W, padded as the preprocessor pads images, where the features are."""
     if missing := [sample for sample in data_samples if name not in sample]:
@@ -232,5 +251,6 @@ def _stacked(data_samples: list, name: str, feats: tuple[torch.Tensor, ...]) -> 
         )
     maps = [sample.get(name) for sample in data_samples]
     height, width = (max(side) for side in zip(*(m.shape[1:] for m in maps), strict=True))
-    maps = [F.pad(m.float(), (0, width - m.shape[2], 0, height - m.shape[1])) for m in maps]
-    return torch.stack(maps).to(feats[-1].device, non_blocking=True)
+    if any(m.shape[1:] != (height, width) for m in maps):
+        maps = [F.pad(m, (0, width - m.shape[2], 0, height - m.shape[1])) for m in maps]
+    return torch.stack(maps).to(feats[-1].device, torch.float32, non_blocking=True)

@@ -4,7 +4,7 @@ from mmpretrain.registry import MODELS as MM_MODELS
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import check_choice, check_number
 from kgl_mm.registry import MODELS
 
 DECAYS = ('linear', 'constant')
@@ -34,15 +34,12 @@ class KnowledgeGuidedLoss(nn.Module):
         decay: str = 'linear',
     ) -> None:
         super().__init__()
-        if decay not in DECAYS:
-            raise UsageError(f'decay={decay!r}: not one of {", ".join(DECAYS)}')
-        if seg_weight < 0 or pos_weight <= 0:
-            raise UsageError(
-                f'seg_weight={seg_weight}, pos_weight={pos_weight}: the first is 0 or more, the second more'
-            )
+        check_choice(DECAYS, decay=decay)
+        check_number(0, seg_weight=seg_weight)
+        check_number(0, above=True, pos_weight=pos_weight)
         self.classification = MM_MODELS.build(classification)
         self.seg_weight = seg_weight
-        self.pos_weight = pos_weight
+        self.register_buffer('pos_weight', torch.tensor(float(pos_weight)), persistent=False)
         self.decay = decay
         self.guidance = 1.0  # plain, so that a checkpoint does not carry it: it is a function of the epoch
 
@@ -68,7 +65,7 @@ class KnowledgeGuidedLoss(nn.Module):
         each = F.binary_cross_entropy_with_logits(
             seg_logits.float(),
             seg_target.float(),
-            pos_weight=seg_logits.new_tensor(self.pos_weight, dtype=torch.float32),
+            pos_weight=self.pos_weight.float(),
             reduction='none',
         ).mean((1, 2, 3))
         count = (weights > 0).sum(dtype=torch.float32)

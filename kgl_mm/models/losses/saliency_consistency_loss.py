@@ -3,9 +3,11 @@ from mmengine.dist import all_reduce
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, check_choice, check_number
 from kgl_mm.registry import MODELS
 from kgl_mm.saliency import evidence
+
+from .knowledge_guided_loss import DECAYS
 
 # Positive evidence counts for at least this share of all evidence, so that a last spark cannot send huge gradients.
 _LEAST_SHARE = 0.01
@@ -58,12 +60,9 @@ class SaliencyConsistencyLoss(nn.Module):
 
     def __init__(self, formula: str = 'grad_cam', loss_weight: float = 1.0, decay: str = 'linear') -> None:
         super().__init__()
-        if formula not in ('grad_cam', 'layer_cam'):
-            raise UsageError(f"formula={formula!r}: not 'grad_cam' or 'layer_cam'")
-        if decay not in ('linear', 'constant'):
-            raise UsageError(f"decay={decay!r}: not 'linear' or 'constant'")
-        if loss_weight < 0:
-            raise UsageError(f'loss_weight={loss_weight}: it is 0 or more')
+        check_choice(('grad_cam', 'layer_cam'), formula=formula)
+        check_choice(DECAYS, decay=decay)
+        check_number(0, loss_weight=loss_weight)
         self.formula = formula
         self.loss_weight = loss_weight
         self.decay = decay

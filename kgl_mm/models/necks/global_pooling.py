@@ -3,8 +3,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import check_choice
 from kgl_mm.registry import MODELS
+
+POOLS = {'avg': [torch.mean], 'max': [torch.amax], 'max_avg': [torch.amax, torch.mean]}
 
 
 @MODELS.register_module()
@@ -13,11 +15,9 @@ class GlobalPooling(nn.Module):
 
     def __init__(self, mode: Literal['avg', 'max', 'max_avg'] = 'avg'):
         super().__init__()
-        parts = {'avg': [torch.mean], 'max': [torch.amax], 'max_avg': [torch.amax, torch.mean]}
-        if mode not in parts:
-            raise UsageError(f"GlobalPooling: mode is {mode!r}, choose 'avg', 'max' or 'max_avg'.")
+        check_choice(tuple(POOLS), mode=mode)
         self.mode = mode
-        self.parts = parts[mode]
+        self.parts = POOLS[mode]
 
     def extra_repr(self) -> str:
         return self.mode

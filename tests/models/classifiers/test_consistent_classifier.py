@@ -1,7 +1,6 @@
 """An ImageClassifier taught by maps: the same network, but for one more loss."""
 
-import subprocess
-import sys
+import multiprocessing
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from torch import nn
+from torch import distributed, nn
 
 from kgl_mm.errors import UsageError
 from kgl_mm.models.heads import KnowledgeInjectionHead
@@ -293,23 +292,6 @@ def test_a_compiled_backbone_is_taught_the_same(images, samples):
     torch.testing.assert_close(grads[1], grads[0])
 
 
-PROCESS = """
-import sys
-
-import torch
-from torch import distributed
-
-sys.path.insert(0, sys.argv[1])
-from test_consistent_classifier import DefaultScope, build, gradient_of_steps
-
-rank = int(sys.argv[2])
-distributed.init_process_group('gloo', init_method=f'file://{sys.argv[3]}/meet', rank=rank, world_size=2)
-with DefaultScope.overwrite_default_scope('mmpretrain'):
-    wrapped = torch.nn.parallel.DistributedDataParallel(build())
-    torch.save(gradient_of_steps(wrapped, slice(2 * rank, 2 * rank + 2)), f'{sys.argv[3]}/{rank}.pth')
-"""
-
-
 def gradient_of_steps(model, part):
     """Of three steps: one image without a target on the second process, then two, then nobody has one."""
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -322,16 +304,20 @@ def gradient_of_steps(model, part):
     return steps
 
 
+def one_of_two(rank, folder):
+    distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+    wrapped = nn.parallel.DistributedDataParallel(build())
+    torch.save(gradient_of_steps(wrapped, slice(2 * rank, 2 * rank + 2)), f'{folder}/{rank}.pth')
+
+
 def test_two_processes_have_the_gradient_of_one(tmp_path):
-    (tmp_path / 'process.py').write_text(PROCESS)
-    here = __file__.rpartition('/')[0]
-    command = [sys.executable, str(tmp_path / 'process.py'), here]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True) for rank in (0, 1)
-    ]
+    context = multiprocessing.get_context('fork')
+    processes = [context.Process(target=one_of_two, args=(rank, tmp_path)) for rank in (0, 1)]
     for process in processes:
-        _, errors = process.communicate(timeout=100)
-        assert process.returncode == 0, errors
+        process.start()
+    for process in processes:
+        process.join(timeout=100)
+        assert process.exitcode == 0
     expected = gradient_of_steps(build(), slice(None))
     for rank in (0, 1):
         got = torch.load(tmp_path / f'{rank}.pth', weights_only=True)

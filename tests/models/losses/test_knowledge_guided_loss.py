@@ -73,7 +73,16 @@ def test_any_classification_loss_will_do(batch):
     assert torch.isfinite(loss(**batch, avg_factor=3)['loss_cls'])
 
 
-@pytest.mark.parametrize('wrong', [dict(decay='sudden'), dict(seg_weight=-1), dict(pos_weight=0)])
-def test_wrong_settings_are_said(wrong):
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ('wrong', 'sentence'),
+    [
+        (dict(decay='sudden'), "decay='sudden': not one of linear, constant"),
+        (dict(seg_weight=-1), 'seg_weight=-1: not a number of 0 or more'),
+        (dict(seg_weight='x'), "seg_weight='x': not a number of 0 or more"),
+        (dict(pos_weight=0), 'pos_weight=0: not a number above 0'),
+        (dict(pos_weight='x'), "pos_weight='x': not a number above 0"),
+    ],
+)
+def test_wrong_settings_are_said(wrong, sentence):
+    with pytest.raises(UsageError, match=sentence):
         KnowledgeGuidedLoss(**wrong)

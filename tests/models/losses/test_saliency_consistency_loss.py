@@ -231,7 +231,9 @@ def test_what_it_refuses(change, sentence):
         SaliencyConsistencyLoss()(**arguments | change)
 
 
-@pytest.mark.parametrize('change', [dict(formula='cam'), dict(decay='cosine'), dict(loss_weight=-1.0)])
+@pytest.mark.parametrize(
+    'change', [dict(formula='cam'), dict(decay='cosine'), dict(loss_weight=-1.0), dict(loss_weight='x')]
+)
 def test_what_settings_it_refuses(change):
     with pytest.raises(UsageError, match=next(iter(change))):
         SaliencyConsistencyLoss(**change)

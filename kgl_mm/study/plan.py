@@ -1,0 +1,132 @@
+"""What a study consists of: cells, the tasks that they share, and keys that say what computed a result."""
+
+import copy
+import hashlib
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+import kgl_mm
+from kgl_mm.engine.config import config_hash, innermost, set_data
+from kgl_mm.engine.stages import readers, stages_of, stores_for
+from kgl_mm.errors import UsageError, first_line
+
+ABOVE = ('apis', 'study', 'visualization', '.mim')
+"""The folders of the package that show results and shape none."""
+
+
+class Cell(NamedTuple):
+    """One run of the whole config: a fold (None where the data set has none), a seed, and the varied fields."""
+
+    fold: int | None
+    seed: int
+    settings: dict[str, Any]
+
+
+class Task(NamedTuple):
+    """Stages that are run together in ``runs/KEY``, after the tasks whose stages they read.
+
+    ``linked`` are those stages: by name, the key of the task that has each.
+    """
+
+    key: str
+    cfg: Config
+    stages: list[str]
+    linked: dict[str, str]
+
+
+def cells_of(cfg: Config, folds: Sequence[int] | None, seeds: Sequence[int], vary: dict[str, list]) -> list[Cell]:
+    """All combinations; where no folds are named, those that the data set has."""
+    has_folds = 'fold' in innermost(cfg.train_dataloader.dataset)
+    if folds and not has_folds:
+        kind = innermost(cfg.train_dataloader.dataset).type
+        raise UsageError(f'--folds {" ".join(map(str, folds))}: {kind} has no folds; its parts follow --seeds')
+    chosen = (folds or (0, 1, 2)) if has_folds else (None,)
+    combinations = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
+    return [Cell(fold, seed, settings) for settings in combinations for seed in seeds for fold in chosen]
+
+
+def config_of(cfg: Config, cell: Cell) -> Config:
+    """The config of a cell.
+
+    Fields that begin with ``data.`` are settings of the data sets of all splits; ``variant`` names an entry of the
+    config's ``variants``, a dict of fields, where ``only`` names the one stage that is run. The seed is that of
+    everything: of the training, of the choice of defective images, and of the validation part.
+    """
+    cfg = copy.deepcopy(cfg)
+    fields = {}
+    for key, value in cell.settings.items():
+        fields |= _variant(cfg, value) if key == 'variant' else {key: value}
+    data = {key.removeprefix('data.'): fields.pop(key) for key in list(fields) if key.startswith('data.')}
+    only = fields.pop('only', None)
+    try:
+        cfg.merge_from_dict(fields)
+    except (KeyError, TypeError, IndexError, AssertionError) as error:
+        raise UsageError(f'--set {" ".join(cell.settings)}: {first_line(error)}') from error
+    fold = {} if cell.fold is None else dict(fold=cell.fold)
+    set_data(cfg, **fold, **_seed_of(cfg, cell.seed), **data)
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=cell.seed)
+    if only:
+        cfg.stages = {only: cfg.stages[only]}
+    # the copies of the config that runs leave are not laid out, which would take longer than a short stage
+    object.__setattr__(cfg, '_format_python_code', False)
+    return cfg
+
+
+def _variant(cfg: Config, name: str) -> dict:
+    variants = cfg.get('variants') or {}
+    if name not in variants:
+        known = ', '.join(variants) or 'none: give it a dict(NAME=dict(FIELD=VALUE), ...)'
+        raise UsageError(f'--set variant={name}: the variants of this config are {known}')
+    return dict(variants[name])
+
+
+def _seed_of(cfg: Config, seed: int) -> dict:
+    """Data sets of other projects have no seed."""
+    return dict(seed=seed) if innermost(cfg.train_dataloader.dataset).type.startswith('kgl_mm.') else {}
+
+
+def tasks_of(cfg: Config) -> list[Task]:
+    """The tasks of one cell, in order; cells that need the same stage have a task of the same key for it.
+
+    A stage that reads no priors is a task of its own, so that it is run once for all. The others of a cell are one
+    task, which finds those of the first kind by links.
+    """
+    stages = stages_of(cfg)
+    keys = stage_keys(stages)
+    reading = [name for name in stages if _priors_of(name, stages)]
+    alone = [Task(keys[name], cfg, [name], {}) for name in stages if name not in reading]
+    if not reading:
+        return alone
+    linked = {task.stages[0]: task.key for task in alone}
+    return [*alone, Task(_hash(*keys.values()), cfg, reading, linked)]
+
+
+def stage_keys(stages: dict[str, Config]) -> dict[str, str]:
+    """Of each stage a hash of all that shapes its result: config, code, and the stages whose priors it reads."""
+    keys = {}
+    for name in stages:
+        sources = sorted({place.parent.name for place in _priors_of(name, stages)})
+        keys[name] = _hash(config_hash(stages[name]), code_hash(), *(keys[source] for source in sources))
+    return keys
+
+
+def _priors_of(name: str, stages: dict[str, Config]) -> list[Path]:
+    """Where a stage finds its priors, if it reads any."""
+    return stores_for(name, stages, Path()) if readers(stages[name]) else []
+
+
+@cache
+def code_hash() -> str:
+    """A hash of the files of this package that can shape a result."""
+    root = Path(kgl_mm.__file__).parent
+    files = sorted(path for path in root.rglob('*.py') if path.relative_to(root).parts[0] not in ABOVE)
+    return _hash(*(f'{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}' for path in files))
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,148 @@
+"""A whole study: what is to be run, the runs, the table, the summary.
+
+::
+
+    WORK_DIR/results.csv     a row for each stage of each cell; see :mod:`kgl_mm.study.table`
+    WORK_DIR/summary.csv     a line for each setting; summary.md and summary.png show the same
+    WORK_DIR/runs/KEY/       what each run left: log.txt, metrics, checkpoints, priors
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from kgl_mm.engine.checkpoint_io import use_safe_loading
+from kgl_mm.engine.run import rehearse
+from kgl_mm.engine.stages import stages_of
+from kgl_mm.errors import UsageError
+from kgl_mm.files import read_json, write_atomically
+
+from .plan import Cell, Task, cells_of, code_hash, config_of, stage_keys, tasks_of
+from .plot import draw
+from .pool import Pool, visible_gpus
+from .summary import compare, groups_of, markdown, metric_of, steps, summarise, write_summary
+from .table import Table
+
+RUNS_ON_A_GPU = 4
+
+
+class Study:
+    """One config over folds, seeds and varied fields.
+
+    Args:
+        cfg: the config, with what the command line laid over it; results go to its ``work_dir``.
+        folds: which ones; by default all that the data set has.
+        seeds: which ones.
+        vary: the values of each varied field; see :func:`~kgl_mm.study.plan.config_of`.
+        resume: add to the results that are there.
+        keep_stale: let results of older code count, instead of running them again.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        folds: Sequence[int] | None = None,
+        seeds: Sequence[int] = (0,),
+        vary: dict[str, list] | None = None,
+        resume: bool = False,
+        keep_stale: bool = False,
+    ) -> None:
+        self.root = Path(cfg.work_dir)
+        self.keep_stale = keep_stale
+        if (self.root / 'results.csv').exists() and not resume:
+            raise UsageError(f'{self.root} has results: add --resume to go on with them, or give another --work-dir')
+        self.cells = {}
+        for cell in cells_of(cfg, folds, seeds, vary or {}):
+            config = config_of(cfg, cell)
+            self.cells[_identity(cell)] = (cell, config, stage_keys(stages_of(config)))
+        self.table = Table(self.root / 'results.csv', list(vary or {}))
+
+    def tasks(self) -> list[Task]:
+        """What is left to do: each task once, after those whose stages it reads."""
+        found = {}
+        for cell, config, keys in self.cells.values():
+            tasks = tasks_of(config)
+            wanted = [task for task in tasks if not all(self._is_known(cell, name, keys) for name in task.stages)]
+            needed = {key for task in wanted for key in task.linked.values()}
+            for task in tasks:
+                is_there = all(stage.get('done') for stage in _states(self.root / 'runs' / task.key, task.stages))
+                if task in wanted or (task.key in needed and not is_there):
+                    found.setdefault(task.key, task)
+        return list(found.values())
+
+    def _is_known(self, cell: Cell, stage: str, keys: dict[str, str]) -> bool:
+        row = self.table.find(cell, stage)
+        if row is None or row['status'] != 'done':
+            return row is not None and row['status'] == 'left out'
+        return row['key'] == keys[stage] or (self.keep_stale and row['code'] != code_hash())
+
+    def run(self, jobs: int | None = None) -> None:
+        """Do what is left, several runs side by side, and write each result as it comes."""
+        use_safe_loading()
+        self._rehearse()
+        tasks = self.tasks()
+        jobs = jobs or default_jobs()
+        columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+        with Progress(*columns, auto_refresh=False) as progress:  # no thread of its own, since processes are forked
+            bar = progress.add_task(f'{len(tasks)} runs, {min(jobs, len(tasks)) or 1} at a time', total=len(tasks))
+
+            def report(task: Task, error: str) -> None:
+                self._record(task, error)
+                if error:
+                    progress.console.print(f'failed: {", ".join(task.stages)} in {self.root}/runs/{task.key}: {error}')
+                progress.update(bar, advance=1, refresh=True)
+
+            Pool(self.root / 'runs', jobs, report).run(tasks)
+
+    def _rehearse(self) -> None:
+        """What is wrong with a config shows before the first run."""
+        seen = set()
+        for cell, config, keys in self.cells.values():
+            if (settings := str(cell.settings)) not in seen:
+                seen.add(settings)
+                for name, stage in stages_of(config).items():
+                    if not self._is_known(cell, name, keys):
+                        rehearse(stage)
+
+    def _record(self, task: Task, error: str) -> None:
+        """Enter what a task found into the rows of all cells that share it."""
+        folder = self.root / 'runs' / task.key
+        done = read_json(folder / 'state.json').get('stages', {})
+        for cell, config, keys in self.cells.values():
+            if task.key not in [other.key for other in tasks_of(config)]:
+                continue
+            for name in task.stages:
+                left_out = not error and not done.get(name, {}).get('done')  # a round that was not worth it
+                self.table.add(cell, name, keys[name], folder, error, left_out)
+        self.table.write()
+
+    def report(self, pairs: Sequence[tuple[str, str]] = ()) -> str:
+        """Write the summary; returns it as Markdown."""
+        groups = groups_of(list(self.table.rows.values()))
+        metric = metric_of(groups)
+        lines = summarise(groups)
+        differences = [compare(groups, *pair, metric) for pair in pairs] + steps(groups, metric)
+        text = markdown(lines, differences)
+        write_summary(lines, self.root / 'summary.csv')
+        write_atomically(self.root / 'summary.md', text.encode())
+        if any(metric in line for line in lines):
+            write_atomically(self.root / 'summary.png', draw(groups, metric))
+        return text
+
+
+def default_jobs() -> int:
+    """Some for each GPU, or one for each core."""
+    gpus = visible_gpus()
+    return min(RUNS_ON_A_GPU * len(gpus), os.cpu_count()) if gpus else os.cpu_count()
+
+
+def _identity(cell: Cell) -> tuple:
+    return (cell.fold, cell.seed, *((key, str(value)) for key, value in cell.settings.items()))
+
+
+def _states(folder: Path, stages: list[str]) -> list[dict]:
+    state = read_json(folder / 'state.json').get('stages', {})
+    return [state.get(name, {}) for name in stages]

@@ -1,0 +1,200 @@
+"""What the rows of a study say: means with their intervals, paired differences, a learning curve."""
+
+import csv
+import io
+import itertools
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kgl_mm.errors import UsageError
+from kgl_mm.evaluation.intervals import paired_bootstrap, t_interval
+from kgl_mm.files import write_atomically
+
+from .table import varied_in
+
+MEANS = ('AP', 'AUROC', 'macro_AP', 'accuracy')
+COUNTS = ('FP', 'FN')
+POSITIVES = 'data.num_positives'
+
+
+class Group(NamedTuple):
+    """The rows that differ in fold and seed alone; ``label`` is what the others do not share with them."""
+
+    label: str
+    settings: dict[str, str]
+    rows: list[dict]
+
+
+def groups_of(rows: list[dict]) -> list[Group]:
+    """Rows by varied fields and stage; a stage that several settings share is one group."""
+    found = defaultdict(list)
+    for row in rows:
+        found[(*(row[name] for name in varied_in(row)), row['stage'])].append(row)
+    stages = list(dict.fromkeys(row['stage'] for row in rows))
+    groups, seen = [], {}
+    for settings, members in found.items():
+        keys = (settings[-1], *sorted(row['key'] for row in members))
+        if keys in seen:
+            seen[keys].append(settings)
+        else:
+            seen[keys] = [settings]
+    names = varied_in(rows[0]) if rows else []
+    for (stage, *_), shared in seen.items():
+        common = {name: shared[0][i] for i, name in enumerate(names) if len({s[i] for s in shared}) == 1}
+        # a stage that all settings of a field share is not told apart by it
+        label = ' '.join([value if name == 'variant' else f'{_short(name)}={value}' for name, value in common.items()])
+        words = [label, stage if len(stages) > 1 and (stage != stages[-1] or not label) else '']
+        groups.append(Group(' '.join(filter(None, words)) or stage, common, found[shared[0]]))
+    return groups
+
+
+def _short(name: str) -> str:
+    """The last word of a field that is one.
+
+    >>> _short('data.num_positives'), _short('train_dataloader.dataset.pipeline.4.num_priors')
+    ('num_positives', 'num_priors')
+    """
+    return name.rpartition('.')[2]
+
+
+def by_seed(rows: list[dict], name: str, split: str = 'test') -> dict[str, float]:
+    """Of each seed whose folds are all there: their mean, of a count their sum."""
+    folds = {row['fold'] for row in rows}
+    values = defaultdict(dict)
+    for row in rows:
+        if row['status'] == 'done' and row.get(f'{split}_{name}', '') != '':
+            values[row['seed']][row['fold']] = float(row[f'{split}_{name}'])
+    merge = np.sum if name in COUNTS else np.mean
+    return {seed: float(merge(list(found.values()))) for seed, found in values.items() if len(found) == len(folds)}
+
+
+def summarise(groups: list[Group], split: str = 'test') -> list[dict]:
+    """One line a group: AP and AUROC averaged over folds, errors summed over them, and then over seeds."""
+    lines = []
+    for group in groups:
+        done = [row for row in group.rows if row['status'] == 'done']
+        line = dict(name=group.label, runs=len(group.rows), failed=len(group.rows) - len(done))
+        line['stale'] = sum(row.get('stale') == 'yes' for row in group.rows)
+        line['seeds'] = 0
+        for name in MEANS:
+            values = list(by_seed(group.rows, name, split).values())
+            if values:
+                low, high = t_interval(values)
+                spread = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+                line |= {'seeds': len(values), name: float(np.mean(values)), f'{name}_std': spread}
+                line |= {f'{name}_low': low, f'{name}_high': high}
+        for name in COUNTS:
+            values = list(by_seed(group.rows, name, split).values())
+            if values:
+                line[name] = float(np.mean(values))
+        line['seconds'] = float(np.mean([float(row['seconds'] or 0) for row in done])) if done else np.nan
+        lines.append(line)
+    return lines
+
+
+def compare(groups: list[Group], first: str, second: str, name: str = 'AP', split: str = 'test') -> dict:
+    """By how much the second is ahead of the first, over the pairs of runs with the same fold and seed."""
+    values = []
+    for label in (first, second):
+        group = next((group for group in groups if group.label == label), None)
+        if group is None:
+            raise UsageError(f'--compare {label}: not among {", ".join(group.label for group in groups)}')
+        rows = [row for row in group.rows if row['status'] == 'done' and row.get(f'{split}_{name}', '') != '']
+        values.append({(row['fold'], row['seed']): float(row[f'{split}_{name}']) for row in rows})
+    pairs = sorted(values[0].keys() & values[1].keys())
+    if not pairs:
+        raise UsageError(f'--compare {first} {second}: they have no run of the same fold and seed with {name}')
+    differences = [values[1][pair] - values[0][pair] for pair in pairs]
+    low, high = paired_bootstrap(differences)
+    ahead = sum(difference > 0 for difference in differences)
+    return dict(
+        name=f'{second} - {first}',
+        metric=name,
+        pairs=len(pairs),
+        difference=float(np.mean(differences)),
+        low=low,
+        high=high,
+        ahead=ahead,
+    )
+
+
+def steps(groups: list[Group], name: str = 'AP') -> list[dict]:
+    """What more defective images bring: the paired difference of each number to the next one, other fields equal."""
+    series = defaultdict(list)
+    for group in groups:
+        if group.settings.get(POSITIVES, 'None') != 'None':
+            others = {key: value for key, value in group.settings.items() if key != POSITIVES}
+            series[(*others.items(), group.rows[0]['stage'])].append(group)
+    found = []
+    for members in series.values():
+        members.sort(key=lambda group: int(group.settings[POSITIVES]))
+        for fewer, more in itertools.pairwise(members):
+            found.append(compare([fewer, more], fewer.label, more.label, name))
+    return found
+
+
+def metric_of(groups: list[Group]) -> str:
+    """The first of the metrics that any row has."""
+    names = [name for name in MEANS if any(row.get(f'test_{name}', '') != '' for g in groups for row in g.rows)]
+    return names[0] if names else 'AP'
+
+
+def markdown(lines: list[dict], differences: list[dict]) -> str:
+    """The summary as tables; a group with a failed run says so, and its mean is of whole seeds alone."""
+    names = [name for name in MEANS if any(name in line for line in lines)]
+    counts = [name for name in COUNTS if any(name in line for line in lines)]
+    header = ['', 'seeds', *(f'{name} (95 % interval)' for name in names), 'std', *counts, 'seconds', 'remarks']
+    rows = []
+    for line in lines:
+        remarks = [f'{line["failed"]} of {line["runs"]} runs failed'] if line['failed'] else []
+        remarks += [f'{line["stale"]} rows of older code'] if line['stale'] else []
+        means = [_with_interval(line, name) for name in names]
+        spread = _number(line.get(f'{names[0]}_std', np.nan)) if names else ''
+        errors = [_number(line.get(name, np.nan), 1) for name in counts]
+        rows.append(
+            [line['name'], line['seeds'], *means, spread, *errors, _number(line['seconds'], 0), ', '.join(remarks)]
+        )
+    text = _table(header, rows)
+    if differences:
+        header = ['paired difference', 'metric', 'pairs', 'mean (95 % interval)', 'ahead in']
+        rows = [
+            [
+                d['name'],
+                d['metric'],
+                d['pairs'],
+                f'{d["difference"]:+.3f} {_range(d["low"], d["high"], "+")}',
+                d['ahead'],
+            ]
+            for d in differences
+        ]
+        text += '\n' + _table(header, rows)
+    return text
+
+
+def _table(header: list, rows: list[list]) -> str:
+    lines = [header, ['---'] * len(header), *rows]
+    return ''.join(f'| {" | ".join(map(str, line))} |\n' for line in lines)
+
+
+def _with_interval(line: dict, name: str) -> str:
+    return f'{line[name]:.3f} {_range(line[f"{name}_low"], line[f"{name}_high"])}' if name in line else 'none'
+
+
+def _range(low: float, high: float, sign: str = '') -> str:
+    return f'({low:{sign}.3f} to {high:{sign}.3f})' if np.isfinite(low) else '(one value)'
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return '' if np.isnan(value) else f'{value:.{digits}f}'
+
+
+def write_summary(lines: list[dict], path: Path) -> None:
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, names, restval='')
+    writer.writeheader()
+    writer.writerows(lines)
+    write_atomically(path, text.getvalue().encode())

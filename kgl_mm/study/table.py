@@ -1,0 +1,88 @@
+"""The table of a study: one row for each stage of each cell."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from kgl_mm.errors import UsageError
+from kgl_mm.files import read_json, write_atomically
+
+from .plan import Cell, code_hash
+
+FACTS = ('stage', 'status', 'error')
+FOUND = ('AP', 'AUROC', 'macro_AP', 'accuracy', 'FP', 'FN', 'FP_at_zero_FN', 'threshold')
+ORIGIN = ('trust', 'seconds', 'peak_mib', 'key', 'code', 'stale', 'commit', 'machine', 'versions')
+
+
+class Table:
+    """The rows in ``results.csv``, by what they are the result of: the fold, the seed, the varied fields, the stage."""
+
+    def __init__(self, path: Path, varied: list[str]) -> None:
+        self.path = path
+        self.varied = varied
+        self.rows = {}
+        for row in read_table(path):
+            others = [name for name in varied_in(row) if name not in varied]
+            if others or any(name not in row for name in varied):
+                raise UsageError(
+                    f'{path}: there, {", ".join(varied_in(row)) or "nothing"} was varied; give another --work-dir'
+                )
+            row['stale'] = 'yes' if row['code'] != code_hash() else ''
+            self.rows[self._identity(row)] = row
+
+    def _identity(self, row: dict) -> tuple:
+        return (*(str(row[name]) for name in self.varied), row['seed'], row['fold'], row['stage'])
+
+    def find(self, cell: Cell, stage: str) -> dict | None:
+        return self.rows.get(self._identity(self._begin(cell, stage)))
+
+    def _begin(self, cell: Cell, stage: str) -> dict:
+        settings = {name: str(value) for name, value in cell.settings.items()}
+        return dict(settings, seed=str(cell.seed), fold='' if cell.fold is None else str(cell.fold), stage=stage)
+
+    def add(self, cell: Cell, stage: str, key: str, folder: Path, error: str = '', left_out: bool = False) -> None:
+        """The row of a stage, from what its task left in ``folder``, or with what went wrong."""
+        status = 'failed' if error else 'left out' if left_out else 'done'
+        row = self._begin(cell, stage) | dict(status=status, error=error, key=key)
+        run = read_json(folder / 'run.json')
+        row |= {name: run.get(name, '') for name in ('seconds', 'peak_mib', 'commit', 'machine')}
+        row['versions'] = ' '.join(f'{name}={version}' for name, version in run.get('versions', {}).items())
+        if status == 'done':
+            splits = read_json(folder / 'metrics.json').get(stage, {})
+            row |= {
+                f'{split}_{name}': splits[split][name] for split in splits for name in FOUND if name in splits[split]
+            }
+            row['trust'] = read_json(folder / 'state.json')['stages'][stage].get('trust', '')
+        self.rows[self._identity(row)] = row | dict(code=code_hash(), stale='')
+
+    def write(self) -> None:
+        found = [f'{split}_{name}' for split in ('test', 'val') for name in FOUND]
+        found = [name for name in found if any(row.get(name, '') != '' for row in self.rows.values())]
+        text = io.StringIO(newline='')
+        writer = csv.DictWriter(text, [*self.varied, 'seed', 'fold', *FACTS, *found, *ORIGIN], restval='')
+        writer.writeheader()
+        writer.writerows(row for _, row in sorted(self.rows.items(), key=lambda item: [_number(x) for x in item[0]]))
+        write_atomically(self.path, text.getvalue().encode())
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table, each field as text."""
+    if not path.exists():
+        return []
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def varied_in(row: dict) -> list[str]:
+    """The varied fields are those before the seed."""
+    names = list(row)
+    return names[: names.index('seed')] if 'seed' in names else []
+
+
+def _number(text: str) -> tuple:
+    """Numbers in their order, before words in theirs."""
+    try:
+        return (0, float(text), '')
+    except ValueError:
+        return (1, 0.0, text)

@@ -1,0 +1,103 @@
+"""The study of a small config: what it finds is what single runs find, whatever happens on the way."""
+
+import csv
+import json
+import os
+import signal
+import time
+
+import pytest
+
+VARIANTS = """
+variants = dict(
+    plain=dict(only='stage1'),
+    guided={},
+    head={'model.head.inject': False},
+    diverging={'optim_wrapper.optimizer.lr': 1e30},
+)
+"""
+
+
+@pytest.fixture
+def config(write_guided):
+    return write_guided(extra=VARIANTS)
+
+
+def rows_in(folder):
+    with (folder / 'results.csv').open() as file:
+        return {(row.get('variant'), row['fold'], row['seed'], row['stage']): row for row in csv.DictReader(file)}
+
+
+def figures(row):
+    return {name: value for name, value in row.items() if name.startswith(('test_', 'val_')) or name == 'trust'}
+
+
+def test_a_study_finds_what_single_runs_find(tool, config, tmp_path):
+    words = ('--folds', 0, 1, '--seeds', 0, 1, '--set', 'variant=guided,head', '--compare', 'head', 'guided')
+    done = tool('cross_validate.py', config, '--work-dir', 'study', *words, '--jobs', 2)
+    rows = rows_in(tmp_path / 'study')
+    assert len(rows) == 16
+    assert {row['status'] for row in rows.values()} == {'done'}
+    assert len(list((tmp_path / 'study/runs').iterdir())) == 4 + 8  # the first stage is trained once
+    assert 'guided - head' in done.stdout
+    assert (tmp_path / 'study/summary.png').read_bytes().startswith(b'\x89PNG')
+
+    options = ('--data-options', 'fold=1', 'seed=1', '--seed', 1)
+    tool('train.py', config, '--work-dir', 'alone', *options, '--cfg-options', 'model.head.inject=False')
+    alone = json.loads((tmp_path / 'alone/metrics.json').read_text())
+    for stage in ('stage1', 'stage2'):
+        row = rows['head', '1', '1', stage]
+        assert float(row['test_AP']) == alone[stage]['test']['AP']
+        assert float(row['test_threshold']) == alone[stage]['test']['threshold']
+
+
+def test_killed_and_resumed_it_finds_the_same(tool, start, config, tmp_path):
+    words = (config, '--folds', 0, '--seeds', 0, 1, '--set', 'variant=guided,head', '--jobs', 1)
+    tool('cross_validate.py', *words, '--work-dir', 'whole', '--data-options', 'cache=memory')
+    began = start('cross_validate.py', *words, '--work-dir', 'parts')
+    deadline = time.monotonic() + 120
+    while not (tmp_path / 'parts/results.csv').exists() or len(rows_in(tmp_path / 'parts')) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(began.pid, signal.SIGKILL)
+    began.end()
+    there = rows_in(tmp_path / 'parts')
+    assert len(there) < 8
+
+    refused = tool('cross_validate.py', *words, '--work-dir', 'parts', check=False)
+    assert refused.returncode == 2
+    assert 'add --resume' in refused.stderr
+
+    tool('cross_validate.py', *words, '--work-dir', 'parts', '--resume')
+    whole, parts = rows_in(tmp_path / 'whole'), rows_in(tmp_path / 'parts')
+    assert {key: figures(row) for key, row in whole.items()} == {key: figures(row) for key, row in parts.items()}
+    assert {key: parts[key]['seconds'] for key in there} == {key: row['seconds'] for key, row in there.items()}
+
+
+def test_a_failed_run_is_a_row(tool, config, tmp_path):
+    done = tool('cross_validate.py', config, '--work-dir', 'study', '--folds', 0, '--set', 'variant=head,diverging')
+    rows = rows_in(tmp_path / 'study')
+    failed = rows['diverging', '0', '0', 'stage1']
+    assert (failed['status'], failed['test_AP']) == ('failed', '')
+    assert 'diverged' in failed['error']
+    assert rows['diverging', '0', '0', 'stage2']['error'].startswith('a stage before it failed')
+    assert rows['head', '0', '0', 'stage2']['status'] == 'done'
+    assert '1 of 1 runs failed' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ('words', 'sentence'),
+    [
+        (('--set', 'variant=hed'), 'variant=hed: the variants of this config are plain, guided, head, diverging'),
+        (('--set', 'a'), '--set a: not of the form KEY=VALUE,VALUE'),
+        (('--seed', '1'), '--seed: a study has several, --seeds 0 1 2'),
+        (('--jobs', '0'), '--jobs 0: it takes one or more'),
+        (('--folds', '3'), 'fold=3: not one of 0, 1, 2'),
+        (('--set', 'model.head.pooling=max,mean'), "pooling='mean': not one of"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_first_run(run_here, config, tmp_path, words, sentence):
+    status, said = run_here('cross_validate.py', str(config), '--work-dir', str(tmp_path / 'study'), *words)
+    assert status == 2
+    assert sentence in said
+    assert not (tmp_path / 'study/runs').exists()

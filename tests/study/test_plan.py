@@ -1,0 +1,111 @@
+import pytest
+from mmengine.config import Config
+
+import kgl_mm
+from kgl_mm.engine.config import load_config
+from kgl_mm.engine.stages import stages_of
+from kgl_mm.errors import UsageError
+from kgl_mm.study import plan
+from kgl_mm.study.plan import Cell, cells_of, code_hash, config_of, stage_keys, tasks_of
+
+
+@pytest.fixture(scope='module')
+def cfg():
+    return load_config('studies/ksdd_avg.py')
+
+
+def tasks(cfg, fold=0, seed=0, **settings):
+    return tasks_of(config_of(cfg, Cell(fold, seed, settings)))
+
+
+def test_cells_are_all_combinations(cfg):
+    cells = cells_of(cfg, None, [0, 1], dict(variant=['head', 'guided'], rounds=[1]))
+    assert len(cells) == len({str(cell) for cell in cells}) == 2 * 2 * 3
+    assert cells_of(cfg, [2], [7], {}) == [Cell(2, 7, {})]
+
+
+def test_a_data_set_without_folds_has_none():
+    demo = load_config('kgl_demo.py')
+    assert [cell.fold for cell in cells_of(demo, None, [0, 1], {})] == [None, None]
+    with pytest.raises(UsageError, match=r'SyntheticSurface has no folds; its parts follow --seeds'):
+        cells_of(demo, [0], [0], {})
+
+
+def test_fold_and_seed_reach_everything_random(cfg):
+    config = config_of(cfg, Cell(2, 7, {'data.num_positives': 5}))
+    for stage in stages_of(config).values():
+        assert stage.randomness.seed == 7
+        for split in ('train', 'test'):
+            dataset = stage[f'{split}_dataloader'].dataset
+            assert (dataset.fold, dataset.seed, dataset.num_positives) == (2, 7, 5)
+    assert cfg.train_dataloader.dataset.fold == 0  # the config itself is as it was
+
+
+def test_all_variants_of_a_fold_and_seed_share_the_first_stage(cfg):
+    names = [name for name in cfg.variants if name != 'plain_long']
+    first = {tasks(cfg, variant=name)[0].key for name in names}
+    assert len(first) == 1
+    rest = [tasks(cfg, variant=name)[-1].key for name in names]
+    assert len(set(rest)) == len(names)
+    others = {tasks(cfg, **where, variant='head')[0].key for where in (dict(fold=1), dict(seed=1))}
+    assert len(others | first) == 3
+
+
+def test_a_variant_may_be_the_first_stage_alone(cfg):
+    (task,) = tasks(cfg, variant='plain')
+    assert (task.stages, task.linked) == (['stage1'], {})
+    assert task.key == tasks(cfg, variant='guided')[0].key
+
+
+def test_rounds_and_cross_fitted_parts_are_run_in_order(cfg):
+    first, *parts, rest = tasks(cfg, crossfit=2, rounds=2)
+    assert [task.stages for task in (first, *parts)] == [['stage1'], ['stage1_part1'], ['stage1_part2']]
+    assert rest.stages == ['stage2', 'stage2_round2']
+    assert rest.linked == {task.stages[0]: task.key for task in (first, *parts)}
+
+
+def test_a_key_follows_what_is_read(cfg):
+    """A second stage whose own config is the same is another one behind another first stage."""
+    longer = {'stages.stage1.train_cfg': dict(max_epochs=7)}
+    usual, other = (stage_keys(stages_of(config_of(cfg, Cell(0, 0, settings)))) for settings in ({}, longer))
+    assert usual['stage1'] != other['stage1']
+    assert usual['stage2'] != other['stage2']
+
+
+def test_what_shapes_no_result_is_in_no_key(cfg):
+    config = Config(cfg.to_dict())
+    config.work_dir = 'elsewhere'
+    config.train_dataloader.num_workers = 7
+    config.train_dataloader.dataset.cache = None
+    config.pop('variants')
+    assert [task.key for task in tasks(config)] == [task.key for task in tasks(cfg)]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'sentence'),
+    [
+        (dict(variant='hed'), '--set variant=hed: the variants of this config are head, '),
+        ({'model.head.loss.seg_weight.x': 1}, '--set model.head.loss.seg_weight.x'),
+    ],
+)
+def test_a_wrong_field_is_said(cfg, settings, sentence):
+    config = Config(cfg.to_dict())
+    config.variants = dict(head={}, guided={})
+    with pytest.raises(UsageError) as error:
+        config_of(config, Cell(0, 0, settings))
+    assert str(error.value).startswith(sentence)
+
+
+def test_code_counts_where_it_can_shape_a_result(tmp_path, monkeypatch):
+    for name in ('models/head.py', 'study/table.py', '__init__.py'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('1')
+    monkeypatch.setattr(kgl_mm, '__file__', str(tmp_path / '__init__.py'))
+
+    def hash_after(name):
+        (tmp_path / name).write_text('2')
+        return plan.code_hash.__wrapped__()
+
+    before = code_hash.__wrapped__()
+    assert hash_after('study/table.py') == before
+    assert hash_after('models/head.py') != before

@@ -1,0 +1,117 @@
+import csv
+
+import numpy as np
+import pytest
+
+from kgl_mm.errors import UsageError
+from kgl_mm.study.plot import draw
+from kgl_mm.study.summary import compare, groups_of, markdown, steps, summarise, write_summary
+
+
+def test_mean_over_folds_then_over_seeds(rows):
+    (group,) = groups_of(rows({0: [0.8, 1.0], 1: [0.6, 0.8], 2: [0.7, 0.9]}))
+    (line,) = summarise([group])
+    assert line['AP'] == pytest.approx(0.8)
+    assert line['AP_std'] == pytest.approx(0.1)  # of 0.9, 0.7 and 0.8
+    assert line['AP_high'] - line['AP'] == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    assert (line['FP'], line['FN'], line['seeds'], line['failed']) == (4, 2, 3, 0)
+
+
+def test_a_seed_that_lacks_a_fold_is_left_out_and_said(rows):
+    (group,) = groups_of(rows({0: [0.8, 1.0], 1: [0.2, None], 2: [0.7, 0.9]}))
+    (line,) = summarise([group])
+    assert line['AP'] == pytest.approx(0.85)  # the 0.2 of the easier fold alone would mean nothing
+    assert line['FP'] == 4
+    assert (line['seeds'], line['runs'], line['failed']) == (2, 6, 1)
+    assert '1 of 6 runs failed' in markdown([line], [])
+
+
+def test_where_all_failed_there_is_no_mean(rows):
+    (line,) = summarise(groups_of(rows({0: [None]})))
+    assert 'AP' not in line
+    assert '1 of 1 runs failed' in markdown([line], [])
+
+
+def test_rows_of_older_code_are_said(rows):
+    members = rows({0: [0.5]})
+    members[0]['stale'] = 'yes'
+    assert '1 rows of older code' in markdown(summarise(groups_of(members)), [])
+
+
+def test_a_shared_stage_is_one_group(rows):
+    values = {0: [0.5], 1: [0.6]}
+    members = [
+        *rows(values, 'stage1', key='first', channel='none'),
+        *rows({0: [0.7], 1: [0.8]}, channel='none'),
+        *rows(values, 'stage1', key='first', channel='self'),
+        *rows({0: [0.75], 1: [0.9]}, channel='self'),
+    ]
+    assert [group.label for group in groups_of(members)] == ['stage1', 'channel=none', 'channel=self']
+    assert summarise(groups_of(members))[0]['runs'] == 2
+
+
+def test_stages_that_a_field_changes_stay_apart(rows):
+    members = [row for lr in ('1', '2') for stage in ('stage1', 'stage2') for row in rows({0: [0.5]}, stage, lr=lr)]
+    assert [group.label for group in groups_of(members)] == ['lr=1 stage1', 'lr=1', 'lr=2 stage1', 'lr=2']
+
+
+def test_difference_is_paired(rows):
+    """Of runs that differ far more by fold than by setting, it sees the setting."""
+    random = np.random.default_rng(0)
+    level = random.random((5, 3))
+    members = [*rows(dict(enumerate(level.tolist())), variant='a')]
+    better = (level + 0.02 + random.normal(0, 0.001, level.shape)).tolist()
+    members += rows(dict(enumerate(better)), variant='b')
+    found = compare(groups_of(members), 'a', 'b')
+    assert found['pairs'] == 15
+    assert found['ahead'] == 15
+    assert found['difference'] == pytest.approx(0.02, abs=0.001)
+    assert 0.018 < found['low'] < found['difference'] < found['high'] < 0.022
+
+
+def test_only_whole_pairs_are_compared(rows):
+    members = rows({0: [0.5, 0.6], 1: [0.7, None]}, variant='a') + rows({0: [0.6, None], 1: [0.9, 0.1]}, variant='b')
+    found = compare(groups_of(members), 'a', 'b')
+    assert (found['pairs'], round(found['difference'], 6)) == (2, 0.15)
+
+
+def test_what_is_not_there_cannot_be_compared(rows):
+    groups = groups_of(rows({0: [0.5]}, variant='a') + rows({1: [0.5]}, variant='b'))
+    with pytest.raises(UsageError, match='--compare c: not among a, b'):
+        compare(groups, 'a', 'c')
+    with pytest.raises(UsageError, match='no run of the same fold and seed'):
+        compare(groups, 'a', 'b')
+
+
+def test_steps_follow_the_number_of_defects(rows):
+    members = []
+    for count, value in ((5, 0.5), (20, 0.9), (10, 0.7)):
+        members += rows({0: [value], 1: [value + 0.05]}, **{'data.num_positives': str(count)})
+    found = steps(groups_of(members))
+    assert [step['name'] for step in found] == [
+        'num_positives=10 - num_positives=5',
+        'num_positives=20 - num_positives=10',
+    ]
+    assert [round(step['difference'], 6) for step in found] == [0.2, 0.2]
+
+
+def test_steps_of_two_rows_are_not_mixed(rows):
+    members = []
+    for variant, gain in (('a', 0.1), ('b', 0.3)):
+        for count in (5, 10):
+            value = 0.5 + gain * (count == 10)
+            members += rows({0: [value], 1: [value]}, **{'data.num_positives': str(count), 'variant': variant})
+    assert [round(step['difference'], 6) for step in steps(groups_of(members))] == [0.1, 0.3]
+
+
+@pytest.mark.parametrize('field', ['variant', 'data.num_positives'])
+def test_a_picture_of_bars_or_curves(rows, field):
+    members = [row for value in ('5', '10') for row in rows({0: [0.5, 0.7], 1: [0.6, 0.8]}, **{field: value})]
+    assert draw(groups_of(members), 'AP').startswith(b'\x89PNG')
+
+
+def test_the_file_has_a_column_for_each_number(rows, tmp_path):
+    write_summary(summarise(groups_of(rows({0: [0.8], 1: [0.6]}))), tmp_path / 'summary.csv')
+    (line,) = csv.DictReader((tmp_path / 'summary.csv').open())
+    assert float(line['AP']) == pytest.approx(0.7)
+    assert {'name', 'seeds', 'AP_std', 'AP_low', 'AP_high', 'FP', 'seconds'} <= line.keys()

@@ -1,0 +1,51 @@
+import pytest
+
+from kgl_mm.errors import UsageError
+from kgl_mm.files import write_json
+from kgl_mm.study import table as module
+from kgl_mm.study.plan import Cell
+from kgl_mm.study.table import Table
+
+CELL = Cell(0, 1, {'model.head.channel': 'none'})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_json(tmp_path / 'run.json', dict(seconds=3.5, commit='abc', machine='a', versions=dict(torch='2.15')))
+    write_json(tmp_path / 'metrics.json', dict(stage2=dict(test=dict(AP=0.75, FN=2, num_images=9), val=dict(AP=0.5))))
+    write_json(tmp_path / 'state.json', dict(stages=dict(stage2=dict(done=True, trust=0.5))))
+    return tmp_path
+
+
+def test_what_was_written_is_read_again(folder, tmp_path):
+    table = Table(tmp_path / 'results.csv', ['model.head.channel'])
+    table.add(CELL, 'stage2', 'key', folder)
+    table.write()
+    row = Table(tmp_path / 'results.csv', ['model.head.channel']).find(CELL, 'stage2')
+    assert (row['test_AP'], row['test_FN'], row['val_AP'], row['trust']) == ('0.75', '2', '0.5', '0.5')
+    assert (row['status'], row['key'], row['commit'], row['seconds'], row['stale']) == ('done', 'key', 'abc', '3.5', '')
+    assert row['versions'] == 'torch=2.15'
+
+
+def test_a_failed_run_is_a_row_that_says_so(folder, tmp_path):
+    table = Table(tmp_path / 'results.csv', ['model.head.channel'])
+    table.add(CELL, 'stage2', 'key', folder, error='a, "b"')
+    table.write()
+    row = Table(tmp_path / 'results.csv', ['model.head.channel']).find(CELL, 'stage2')
+    assert (row['status'], row['error'], row.get('test_AP', '')) == ('failed', 'a, "b"', '')
+
+
+def test_rows_of_older_code_are_marked(folder, tmp_path, monkeypatch):
+    table = Table(tmp_path / 'results.csv', ['model.head.channel'])
+    table.add(CELL, 'stage2', 'key', folder)
+    table.write()
+    monkeypatch.setattr(module, 'code_hash', lambda: 'newer')
+    assert Table(tmp_path / 'results.csv', ['model.head.channel']).find(CELL, 'stage2')['stale'] == 'yes'
+
+
+def test_a_table_of_other_fields_is_not_added_to(folder, tmp_path):
+    table = Table(tmp_path / 'results.csv', ['model.head.channel'])
+    table.add(CELL, 'stage2', 'key', folder)
+    table.write()
+    with pytest.raises(UsageError, match=r'model\.head\.channel was varied; give another --work-dir'):
+        Table(tmp_path / 'results.csv', ['data.num_positives'])
