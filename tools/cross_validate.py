@@ -24,10 +24,11 @@ def main() -> None:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='of training and of the choice of images')
     parser.add_argument(
         '--set',
-        action='append',
+        nargs='+',
+        action='extend',
         default=[],
         metavar='KEY=V1,V2',
-        help='a field and its values; data.KEY is a setting of all data sets, variant=NAME,... those of the config',
+        help='fields and their values; data.KEY is a setting of all data sets, variant=NAME,... those of the config',
     )
     parser.add_argument('--jobs', type=int, help='runs side by side (default: one a core, four a GPU)')
     parser.add_argument('--resume', action='store_true', help='go on with the results that are there, or add to them')

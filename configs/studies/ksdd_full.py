@@ -1,4 +1,4 @@
-# KolektorSDD at the size of arXiv 2605.17780, with its settings, on clean folds; bfloat16, which needs a GPU of 2020 on.
+# KolektorSDD at the size of arXiv 2605.17780, with its settings, on clean folds, in bfloat16.
 _base_ = ['../kgl_vgg16_ksdd.py', '../_base_/variants.py']
 
 model = dict(head=dict(seg_gradient=0.0))

@@ -9,7 +9,7 @@ from mmengine.registry import DefaultScope
 from kgl_mm.engine.config import without_validation
 from kgl_mm.engine.distributed import process_group
 from kgl_mm.engine.run import put_aside, run_stages
-from kgl_mm.engine.stages import latest_checkpoint, refuse_empty_parts, stages_of, writer
+from kgl_mm.engine.stages import latest_checkpoint, stages_of, writer
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json, write_atomically, write_json
 from kgl_mm.visualization import SHEET
@@ -34,8 +34,6 @@ def train(
         use_amp(cfg)
     if not validate:
         without_validation(cfg)
-    if priors is None:
-        refuse_empty_parts(stages_of(cfg))
     with process_group(cfg, launcher):
         if isinstance(resume, str):
             if is_main_process():

@@ -15,21 +15,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.utils import get_ori_model
+from torch import nn
+from torch.utils.data import Dataset
 
 from kgl_mm.datasets.binding import binarizers
 from kgl_mm.engine.checkpoint_io import use_safe_loading
 from kgl_mm.engine.config import config_hash, innermost
 from kgl_mm.engine.hooks.guidance_hook import refuse_what_moves_batches
-from kgl_mm.engine.stages import READER, latest_checkpoint, readers, rounds_of, stages_of, stores_for
+from kgl_mm.engine.stages import (
+    READER,
+    latest_checkpoint,
+    readers,
+    refuse_empty_parts,
+    rounds_of,
+    stages_of,
+    stores_for,
+)
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.files import read_json, write_json
+from kgl_mm.models.heads import KnowledgeInjectionHead
 from kgl_mm.priors import PriorStore
 
 
@@ -54,6 +66,7 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
             step.store = stores if len(stores) > 1 else stores[0]
     for name in chosen:  # what is wrong with a later one shows before the first one is trained
         rehearse(stages[name])
+    refuse_empty_parts({name: stages[name] for name in chosen})
     state = _begin(list(stages), fingerprints, root, resume, priors)
     rounds = Rounds(root)
     for name in chosen:
@@ -151,7 +164,9 @@ def build_runner(cfg: Config) -> Runner:
         for part in ('train', 'val', 'test'):
             if cfg.get(f'{part}_dataloader'):
                 getattr(runner, f'{part}_loop')
-    _compare_classes(runner)
+    for part in ('train', 'val', 'test'):
+        if cfg.get(f'{part}_dataloader'):
+            _compare_classes(get_ori_model(runner.model), getattr(runner, f'{part}_dataloader').dataset, part)
     return runner
 
 
@@ -161,23 +176,19 @@ def _naming_the_config(cfg: Config) -> Iterator[None]:
         yield
     except UsageError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, FileNotFoundError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, FileNotFoundError, RuntimeError) as error:
         raise UsageError(f'{cfg.filename or "config"}: {first_line(error)}') from error
 
 
-def _compare_classes(runner: Runner) -> None:
-    outputs = getattr(getattr(get_ori_model(runner.model), 'head', None), 'num_classes', None)
-    for part in ('train', 'val', 'test'):
-        if not runner.cfg.get(f'{part}_dataloader'):
-            continue
-        dataset = getattr(runner, f'{part}_dataloader').dataset
-        classes = getattr(dataset, 'metainfo', {}).get('classes')
-        if classes and outputs and len(classes) != outputs:
-            raise UsageError(
-                f'the {part} data set has {len(classes)} classes ({", ".join(classes)}), the head {outputs}: '
-                f'--cfg-options model.head.num_classes={len(classes)}, and of stage 1 '
-                f'stages.stage1.model.head.num_classes={len(classes)} where the config has several'
-            )
+def _compare_classes(model: nn.Module, dataset: Dataset, part: str) -> None:
+    outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    if classes and outputs and len(classes) != outputs:
+        raise UsageError(
+            f'the {part} data set has {len(classes)} classes ({", ".join(classes)}), the head {outputs}: '
+            f'--cfg-options model.head.num_classes={len(classes)}, and of stage 1 '
+            f'stages.stage1.model.head.num_classes={len(classes)} where the config has several'
+        )
 
 
 def rehearse(cfg: Config) -> None:
@@ -187,9 +198,13 @@ def rehearse(cfg: Config) -> None:
         if cfg.get('data_preprocessor'):
             settings.setdefault('data_preprocessor', cfg.data_preprocessor)
         model = MODELS.build(settings)
+        for hook in cfg.get('custom_hooks') or []:
+            if isinstance(hook, dict):
+                HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
         if not any(step.get('type') == READER for step in innermost(cfg.train_dataloader.dataset).get('pipeline', [])):
             return
         refuse_what_moves_batches(model)
+        _compare_channels(model)
         for split in ('val', 'test'):
             if readers(cfg, split):
                 raise UsageError(
@@ -201,6 +216,19 @@ def rehearse(cfg: Config) -> None:
             dataset = DATASETS.build(dict(settings, lazy_init=True))
             for target in binarizers(dataset):
                 target.bind(dataset.load_data_list(), getattr(dataset, 'seed', 0))
+            _compare_classes(model, dataset, 'train')
+
+
+def _compare_channels(model: nn.Module) -> None:
+    """Whether the head fits the backbone, where it can be tried."""
+    if not isinstance(head := getattr(model, 'head', None), KnowledgeInjectionHead):
+        return
+    try:
+        with torch.no_grad():
+            feats = model.eval().extract_feat(torch.zeros(1, 3, 64, 64))
+    except Exception:  # not every backbone takes images of any size
+        return
+    head.pre_logits(feats)
 
 
 def _begin(names: list[str], fingerprints: dict[str, str], root: Path, resume: bool, priors: str | Path | None) -> dict:

@@ -34,22 +34,25 @@ def judge(
     """Judge a source by the entries of its maps in a store, and the labels of their images.
 
     Skill counts on validation data where ``validation`` has the metrics of them (``AUROC``, ``AP``, ``num_defects``,
-    ``num_images``), and else on the images themselves, by the evidence that was written with each map; ``left_out``
-    says that the source was not trained with them. So does the agreement of the maps of defective images under flips.
-    What is not known is not held against a source, and what a person painted is not judged.
+    ``num_images``), and on the images themselves, by the evidence that was written with each map; ``left_out`` says that
+    the source was not trained with them. The better of the two counts: a network that is lost on other images may still
+    know where to look in those that it was trained with, and these are what it teaches by. The agreement of the maps of
+    defective images under flips counts as well. What is not known is not held against a source, and what a person
+    painted is not judged.
     """
     labels = np.asarray(labels) != 0
-    reasons, weight = [], 1.0
+    reasons, skills = [], []
     by_source = [(entry, label) for entry, label in zip(entries, labels, strict=True) if not entry.get('edited')]
     if by_source and validation and 'AUROC' in validation:
         share = validation['num_defects'] / validation['num_images']
-        weight = _skill(validation['AUROC'], validation['AP'], share, 'validation data', reasons)
-    elif by_source and all('evidence' in entry for entry, _ in by_source):
+        skills.append(_skill(validation['AUROC'], validation['AP'], share, 'validation data', reasons))
+    if by_source and all('evidence' in entry for entry, _ in by_source):
         of = np.array([label for _, label in by_source])
         if of.any() and not of.all():
             scores = [entry['evidence'] for entry, _ in by_source]
             where = 'images left out' if left_out else 'its training images'
-            weight = _skill(auroc(scores, of), average_precision(scores, of), of.mean(), where, reasons)
+            skills.append(_skill(auroc(scores, of), average_precision(scores, of), of.mean(), where, reasons))
+    weight = max(skills, default=1.0)
     agreement = [entry['trust'] for entry, label in by_source if label and 'trust' in entry]
     if agreement:
         reasons.append(f'its maps agree by {np.mean(agreement):.2f} under flips')

@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 from .summary import POSITIVES, Group, by_seed, t_interval
 
 
-def draw(groups: list[Group], name: str) -> bytes:
+def draw(groups: list[Group], name: str, split: str = 'test') -> bytes:
     """A PNG file: mean of each group, its interval and its seeds; curves where the number of defects varies."""
     counts = {group.settings.get(POSITIVES, 'None') for group in groups} - {'None'}
-    found = [(group, list(by_seed(group.rows, name).values())) for group in groups]
+    found = [(group, list(by_seed(group, name, split).values())) for group in groups]
     found = [(group, values) for group, values in found if values]
     figure = _curves(found) if len(counts) > 1 else _bars(found)
     axes = figure.axes[0]
-    (axes.set_ylabel if len(counts) > 1 else axes.set_xlabel)(f'test {name}: mean over seeds, 95 % interval')
+    (axes.set_ylabel if len(counts) > 1 else axes.set_xlabel)(f'{split} {name}: mean over seeds, 95 % interval')
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(alpha=0.3)
     file = io.BytesIO()

@@ -18,12 +18,11 @@ from kgl_mm.engine.checkpoint_io import use_safe_loading
 from kgl_mm.engine.run import rehearse
 from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
-from kgl_mm.files import read_json, write_atomically
+from kgl_mm.files import read_json
 
 from .plan import Cell, Task, cells_of, code_hash, config_of, stage_keys, tasks_of
-from .plot import draw
 from .pool import Pool, visible_gpus
-from .summary import compare, groups_of, markdown, metric_of, steps, summarise, write_summary
+from .report import report
 from .table import Table
 
 RUNS_ON_A_GPU = 4
@@ -89,13 +88,13 @@ class Study:
         with Progress(*columns, auto_refresh=False) as progress:  # no thread of its own, since processes are forked
             bar = progress.add_task(f'{len(tasks)} runs, {min(jobs, len(tasks)) or 1} at a time', total=len(tasks))
 
-            def report(task: Task, error: str) -> None:
+            def ended(task: Task, error: str) -> None:
                 self._record(task, error)
                 if error:
                     progress.console.print(f'failed: {", ".join(task.stages)} in {self.root}/runs/{task.key}: {error}')
                 progress.update(bar, advance=1, refresh=True)
 
-            Pool(self.root / 'runs', jobs, report).run(tasks)
+            Pool(self.root / 'runs', jobs, ended).run(tasks)
 
     def _rehearse(self) -> None:
         """What is wrong with a config shows before the first run."""
@@ -121,16 +120,7 @@ class Study:
 
     def report(self, pairs: Sequence[tuple[str, str]] = ()) -> str:
         """Write the summary; returns it as Markdown."""
-        groups = groups_of(list(self.table.rows.values()))
-        metric = metric_of(groups)
-        lines = summarise(groups)
-        differences = [compare(groups, *pair, metric) for pair in pairs] + steps(groups, metric)
-        text = markdown(lines, differences)
-        write_summary(lines, self.root / 'summary.csv')
-        write_atomically(self.root / 'summary.md', text.encode())
-        if any(metric in line for line in lines):
-            write_atomically(self.root / 'summary.png', draw(groups, metric))
-        return text
+        return report(list(self.table.rows.values()), self.root / 'summary', pairs)
 
 
 def default_jobs() -> int:

@@ -21,11 +21,15 @@ POSITIVES = 'data.num_positives'
 
 
 class Group(NamedTuple):
-    """The rows that differ in fold and seed alone; ``label`` is what the others do not share with them."""
+    """The rows that differ in fold and seed alone.
+
+    ``label`` is what the other groups do not share with them, ``folds`` are those of the whole table.
+    """
 
     label: str
     settings: dict[str, str]
     rows: list[dict]
+    folds: set[str]
 
 
 def groups_of(rows: list[dict]) -> list[Group]:
@@ -34,6 +38,7 @@ def groups_of(rows: list[dict]) -> list[Group]:
     for row in rows:
         found[(*(row[name] for name in varied_in(row)), row['stage'])].append(row)
     stages = list(dict.fromkeys(row['stage'] for row in rows))
+    folds = {row['fold'] for row in rows}
     groups, seen = [], {}
     for settings, members in found.items():
         keys = (settings[-1], *sorted(row['key'] for row in members))
@@ -47,7 +52,7 @@ def groups_of(rows: list[dict]) -> list[Group]:
         # a stage that all settings of a field share is not told apart by it
         label = ' '.join([value if name == 'variant' else f'{_short(name)}={value}' for name, value in common.items()])
         words = [label, stage if len(stages) > 1 and (stage != stages[-1] or not label) else '']
-        groups.append(Group(' '.join(filter(None, words)) or stage, common, found[shared[0]]))
+        groups.append(Group(' '.join(filter(None, words)) or stage, common, found[shared[0]], folds))
     return groups
 
 
@@ -60,15 +65,16 @@ def _short(name: str) -> str:
     return name.rpartition('.')[2]
 
 
-def by_seed(rows: list[dict], name: str, split: str = 'test') -> dict[str, float]:
+def by_seed(group: Group, name: str, split: str = 'test') -> dict[str, float]:
     """Of each seed whose folds are all there: their mean, of a count their sum."""
-    folds = {row['fold'] for row in rows}
     values = defaultdict(dict)
-    for row in rows:
+    for row in group.rows:
         if row['status'] == 'done' and row.get(f'{split}_{name}', '') != '':
             values[row['seed']][row['fold']] = float(row[f'{split}_{name}'])
     merge = np.sum if name in COUNTS else np.mean
-    return {seed: float(merge(list(found.values()))) for seed, found in values.items() if len(found) == len(folds)}
+    return {
+        seed: float(merge(list(found.values()))) for seed, found in values.items() if len(found) == len(group.folds)
+    }
 
 
 def summarise(groups: list[Group], split: str = 'test') -> list[dict]:
@@ -76,18 +82,19 @@ def summarise(groups: list[Group], split: str = 'test') -> list[dict]:
     lines = []
     for group in groups:
         done = [row for row in group.rows if row['status'] == 'done']
-        line = dict(name=group.label, runs=len(group.rows), failed=len(group.rows) - len(done))
+        failed = sum(row['status'] == 'failed' for row in group.rows)
+        line = dict(name=group.label, runs=len(group.rows), failed=failed)
         line['stale'] = sum(row.get('stale') == 'yes' for row in group.rows)
         line['seeds'] = 0
         for name in MEANS:
-            values = list(by_seed(group.rows, name, split).values())
+            values = list(by_seed(group, name, split).values())
             if values:
                 low, high = t_interval(values)
                 spread = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
                 line |= {'seeds': len(values), name: float(np.mean(values)), f'{name}_std': spread}
-                line |= {f'{name}_low': low, f'{name}_high': high}
+                line |= {f'{name}_low': max(low, 0.0), f'{name}_high': min(high, 1.0)}
         for name in COUNTS:
-            values = list(by_seed(group.rows, name, split).values())
+            values = list(by_seed(group, name, split).values())
             if values:
                 line[name] = float(np.mean(values))
         line['seconds'] = float(np.mean([float(row['seconds'] or 0) for row in done])) if done else np.nan
@@ -121,7 +128,7 @@ def compare(groups: list[Group], first: str, second: str, name: str = 'AP', spli
     )
 
 
-def steps(groups: list[Group], name: str = 'AP') -> list[dict]:
+def steps(groups: list[Group], name: str = 'AP', split: str = 'test') -> list[dict]:
     """What more defective images bring: the paired difference of each number to the next one, other fields equal."""
     series = defaultdict(list)
     for group in groups:
@@ -132,19 +139,19 @@ def steps(groups: list[Group], name: str = 'AP') -> list[dict]:
     for members in series.values():
         members.sort(key=lambda group: int(group.settings[POSITIVES]))
         for fewer, more in itertools.pairwise(members):
-            found.append(compare([fewer, more], fewer.label, more.label, name))
+            found.append(compare([fewer, more], fewer.label, more.label, name, split))
     return found
 
 
-def metric_of(groups: list[Group]) -> str:
+def metric_of(groups: list[Group], split: str = 'test') -> str:
     """The first of the metrics that any row has."""
-    names = [name for name in MEANS if any(row.get(f'test_{name}', '') != '' for g in groups for row in g.rows)]
+    names = [name for name in MEANS if any(row.get(f'{split}_{name}', '') != '' for g in groups for row in g.rows)]
     return names[0] if names else 'AP'
 
 
 def markdown(lines: list[dict], differences: list[dict]) -> str:
     """The summary as tables; a group with a failed run says so, and its mean is of whole seeds alone."""
-    names = [name for name in MEANS if any(name in line for line in lines)]
+    names = [name for name in MEANS if any(name in line for line in lines)][:2]
     counts = [name for name in COUNTS if any(name in line for line in lines)]
     header = ['', 'seeds', *(f'{name} (95 % interval)' for name in names), 'std', *counts, 'seconds', 'remarks']
     rows = []
@@ -165,7 +172,7 @@ def markdown(lines: list[dict], differences: list[dict]) -> str:
                 d['name'],
                 d['metric'],
                 d['pairs'],
-                f'{d["difference"]:+.3f} {_range(d["low"], d["high"], "+")}',
+                f'{d["difference"]:+.3f} {_range(d["low"], d["high"], "+") if d["pairs"] > 1 else "(one pair)"}',
                 d['ahead'],
             ]
             for d in differences
@@ -180,11 +187,14 @@ def _table(header: list, rows: list[list]) -> str:
 
 
 def _with_interval(line: dict, name: str) -> str:
-    return f'{line[name]:.3f} {_range(line[f"{name}_low"], line[f"{name}_high"])}' if name in line else 'none'
+    if name not in line:
+        return 'none'
+    interval = _range(line[f'{name}_low'], line[f'{name}_high']) if line['seeds'] > 1 else '(one seed)'
+    return f'{line[name]:.3f} {interval}'
 
 
 def _range(low: float, high: float, sign: str = '') -> str:
-    return f'({low:{sign}.3f} to {high:{sign}.3f})' if np.isfinite(low) else '(one value)'
+    return f'({low:{sign}.3f} to {high:{sign}.3f})'
 
 
 def _number(value: float, digits: int = 3) -> str:

@@ -40,21 +40,25 @@ def metrics_in(folder):
 
 
 @pytest.mark.parametrize('method', [GradCAM, LayerCAM, FullGrad])
-def test_maps_are_those_of_the_cpu(method, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+def test_maps_are_those_of_the_cpu(method):
+    """In float64: in float32 near ties of a maximum go either way, and the gradient with them."""
     torch.manual_seed(0)
     backbone = dict(type='VGG', depth=11, norm_cfg=dict(type='BN'), act_cfg=dict(type='LeakyReLU'))
     head = dict(type='LinearClsHead', num_classes=2, in_channels=512, topk=(1,))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(
-            dict(type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'), head=head)
-        ).eval()
-    images = torch.randn(2, 3, 96, 128)
+        model = (
+            MODELS.build(
+                dict(type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'), head=head)
+            )
+            .eval()
+            .double()
+        )
+    images = torch.randn(2, 3, 96, 128, dtype=torch.float64)
     there = method(model)(images)
     here = method(model.cuda())(images.cuda())
     top = there.flatten(1).amax(1)
     assert (top > 0).all()
-    assert (here.cpu() - there).flatten(1).abs().amax(1).div(top).max() < 1e-3
+    assert (here.cpu() - there).flatten(1).abs().amax(1).div(top).max() < 1e-9
 
 
 def test_both_stages_in_mixed_precision(command, write_guided, tmp_path):

@@ -28,11 +28,18 @@ def test_images_that_were_left_out_count_as_validation_data():
 
 
 @pytest.mark.parametrize(('score', 'weight'), [(0.4, 0), (0.6, 0), (0.675, 1 / 2), (0.75, 1), (1.0, 1)])
-def test_validation_data_have_the_last_word(score, weight):
+def test_skill_on_validation_data_is_enough(score, weight):
     validation = dict(AUROC=score, AP=0.3, num_defects=10, num_images=50)
-    found = judge(entries([0, 1]), [0, 1], validation)
+    found = judge(entries([1, 0]), [0, 1], validation)  # on the images themselves it knows nothing
     assert found.weight == pytest.approx(weight, abs=1e-3)
     assert 'AP 0.30 (chance 0.20) on validation data' in found.reason
+    assert 'AUROC 0.00 (chance 0.50)' in found.reason
+
+
+def test_a_source_that_is_lost_on_other_images_may_know_its_own():
+    validation = dict(AUROC=0.5, AP=0.2, num_defects=10, num_images=50)
+    assert judge(entries([0, 1, 2, 3]), [0, 0, 1, 1], validation).weight == 1
+    assert judge(entries([0, 3, 2, 1]), [0, 0, 1, 1], validation).weight == 0
 
 
 @pytest.mark.parametrize(('trust', 'weight'), [(-0.5, 0), (0.1, 0), (0.2, 0.5), (0.3, 1), (0.9, 1)])

@@ -1,22 +1,26 @@
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
 from kgl_mm.errors import UsageError
 from kgl_mm.saliency import LayerCAM, SegmentationMap, explain
 
 
+def build(**head):
+    torch.manual_seed(0)
+    settings = dict(
+        type='ImageClassifier',
+        backbone=dict(type='kgl_mm.SlimVGG', channels=(4, 8), convs=(1, 1)),
+        head=dict(type='kgl_mm.KnowledgeInjectionHead', num_classes=2, in_channels=8, **head),
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(settings).eval()
+
+
 @pytest.fixture
 def guided():
-    torch.manual_seed(0)
-    model = MODELS.build(
-        dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=dict(type='kgl_mm.SlimVGG', channels=(4, 8), convs=(1, 1)),
-            head=dict(type='kgl_mm.KnowledgeInjectionHead', num_classes=2, in_channels=8, channel='self'),
-        )
-    )
-    return model.eval()
+    return build(channel='self')
 
 
 @pytest.fixture
@@ -48,13 +52,7 @@ def test_it_shares_a_pass_with_others(guided, images):
 
 
 def test_it_speaks_also_where_nothing_is_injected(images):
-    model = MODELS.build(
-        dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=dict(type='kgl_mm.SlimVGG', channels=(4, 8), convs=(1, 1)),
-            head=dict(type='kgl_mm.KnowledgeInjectionHead', num_classes=2, in_channels=8, inject=False),
-        )
-    )
+    model = build(inject=False)
     assert SegmentationMap(model, amp=True)(images).shape == (3, 16, 24)
 
 

@@ -13,7 +13,8 @@ def test_mean_over_folds_then_over_seeds(rows):
     (line,) = summarise([group])
     assert line['AP'] == pytest.approx(0.8)
     assert line['AP_std'] == pytest.approx(0.1)  # of 0.9, 0.7 and 0.8
-    assert line['AP_high'] - line['AP'] == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    assert line['AP'] - line['AP_low'] == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    assert line['AP_high'] == 1  # there is no more
     assert (line['FP'], line['FN'], line['seeds'], line['failed']) == (4, 2, 3, 0)
 
 
@@ -26,10 +27,24 @@ def test_a_seed_that_lacks_a_fold_is_left_out_and_said(rows):
     assert '1 of 6 runs failed' in markdown([line], [])
 
 
+def test_a_fold_that_others_have_and_one_lacks_makes_no_mean(rows):
+    members = rows({0: [0.8, 0.6]}, variant='a') + rows({0: [0.9]}, variant='b')  # of the easier fold alone
+    lines = summarise(groups_of(members))
+    assert lines[0]['AP'] == pytest.approx(0.7)
+    assert 'AP' not in lines[1]
+
+
 def test_where_all_failed_there_is_no_mean(rows):
     (line,) = summarise(groups_of(rows({0: [None]})))
     assert 'AP' not in line
     assert '1 of 1 runs failed' in markdown([line], [])
+
+
+def test_a_round_that_was_left_out_has_not_failed(rows):
+    members = rows({0: [0.5]}) + rows({1: [None]})
+    members[1]['status'] = 'left out'
+    (line,) = summarise(groups_of(members))
+    assert (line['runs'], line['failed'], line['seeds']) == (2, 0, 1)
 
 
 def test_rows_of_older_code_are_said(rows):

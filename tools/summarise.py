@@ -1,0 +1,42 @@
+"""Summarise the results.csv of one or more studies: means with intervals, paired differences, a picture.
+
+Example:
+    python tools/summarise.py work_dirs/study/results.csv --split val --where seed=0,1 --compare head guided
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout that is not installed
+
+from kgl_mm.apis import cli
+from kgl_mm.errors import UsageError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('tables', nargs='+', type=Path, help='results.csv of studies that varied the same fields')
+    parser.add_argument('--split', choices=['test', 'val'], default='test')
+    parser.add_argument('--where', nargs='+', default=[], metavar='FIELD=V1,V2', help='only rows like these')
+    parser.add_argument('--compare', nargs=2, action='append', default=[], metavar=('A', 'B'))
+    parser.add_argument('--out', type=Path, help='where to write, without suffix (default: summary beside the table)')
+    args = parser.parse_args()
+
+    from kgl_mm.study.report import choose, report
+    from kgl_mm.study.table import read_table, varied_in
+
+    rows = []
+    for path in args.tables:
+        found = read_table(path)
+        if not found or 'stage' not in found[0] or 'seed' not in found[0]:
+            raise UsageError(f'{path}: not the results.csv of a study')
+        if rows and varied_in(found[0]) != varied_in(rows[0]):
+            raise UsageError(f'{path}: varies other fields than {args.tables[0]}')
+        rows += found
+    rows = choose(rows, cli.value_lists('--where', args.where))
+    print(report(rows, args.out or args.tables[0].with_name('summary'), args.compare, args.split))
+
+
+if __name__ == '__main__':
+    cli.run(main)
