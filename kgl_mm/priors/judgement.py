@@ -34,7 +34,7 @@ def judge(
     """Judge a source by the entries of its maps in a store, and the labels of their images.
 
     Skill counts on validation data where ``validation`` has the metrics of them (``AUROC``, ``AP``, ``num_defects``,
-    ``num_images``), and on the images themselves, by the evidence that was written with each map; ``left_out`` says that
+    ``num_images``), and on the images themselves, by the evidence written with each map; ``left_out`` says that
     the source was not trained with them. The better of the two counts: a network that is lost on other images may still
     know where to look in those that it was trained with, and these are what it teaches by. The agreement of the maps of
     defective images under flips counts as well. What is not known is not held against a source, and what a person
