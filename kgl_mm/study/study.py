@@ -53,17 +53,16 @@ class Study:
         self.keep_stale = keep_stale
         if (self.root / 'results.csv').exists() and not resume:
             raise UsageError(f'{self.root} has results: add --resume to go on with them, or give another --work-dir')
-        self.cells = {}
+        self.cells = []
         for cell in cells_of(cfg, folds, seeds, vary or {}):
             config = config_of(cfg, cell)
-            self.cells[_identity(cell)] = (cell, config, stage_keys(stages_of(config)))
+            self.cells.append((cell, tasks_of(config), stage_keys(stages_of(config))))
         self.table = Table(self.root / 'results.csv', list(vary or {}))
 
     def tasks(self) -> list[Task]:
         """What is left to do: each task once, after those whose stages it reads."""
         found = {}
-        for cell, config, keys in self.cells.values():
-            tasks = tasks_of(config)
+        for cell, tasks, keys in self.cells:
             wanted = [task for task in tasks if not all(self._is_known(cell, name, keys) for name in task.stages)]
             needed = {key for task in wanted for key in task.linked.values()}
             for task in tasks:
@@ -75,7 +74,7 @@ class Study:
     def _is_known(self, cell: Cell, stage: str, keys: dict[str, str]) -> bool:
         row = self.table.find(cell, stage)
         if row is None or row['status'] != 'done':
-            return row is not None and row['status'] == 'left out'
+            return False
         return row['key'] == keys[stage] or (self.keep_stale and row['code'] != code_hash())
 
     def run(self, jobs: int | None = None) -> None:
@@ -99,23 +98,19 @@ class Study:
     def _rehearse(self) -> None:
         """What is wrong with a config shows before the first run."""
         seen = set()
-        for cell, config, keys in self.cells.values():
+        for cell, tasks, keys in self.cells:
             if (settings := str(cell.settings)) not in seen:
                 seen.add(settings)
-                for name, stage in stages_of(config).items():
+                for name, stage in stages_of(tasks[-1].cfg).items():
                     if not self._is_known(cell, name, keys):
                         rehearse(stage)
 
     def _record(self, task: Task, error: str) -> None:
         """Enter what a task found into the rows of all cells that share it."""
-        folder = self.root / 'runs' / task.key
-        done = read_json(folder / 'state.json').get('stages', {})
-        for cell, config, keys in self.cells.values():
-            if task.key not in [other.key for other in tasks_of(config)]:
-                continue
-            for name in task.stages:
-                left_out = not error and not done.get(name, {}).get('done')  # a round that was not worth it
-                self.table.add(cell, name, keys[name], folder, error, left_out)
+        for cell, tasks, keys in self.cells:
+            if any(other.key == task.key for other in tasks):
+                for name in task.stages:
+                    self.table.add(cell, name, keys[name], self.root / 'runs' / task.key, error)
         self.table.write()
 
     def report(self, pairs: Sequence[tuple[str, str]] = ()) -> str:
@@ -127,10 +122,6 @@ def default_jobs() -> int:
     """Some for each GPU, or one for each core."""
     gpus = visible_gpus()
     return min(RUNS_ON_A_GPU * len(gpus), os.cpu_count()) if gpus else os.cpu_count()
-
-
-def _identity(cell: Cell) -> tuple:
-    return (cell.fold, cell.seed, *((key, str(value)) for key, value in cell.settings.items()))
 
 
 def _states(folder: Path, stages: list[str]) -> list[dict]:

@@ -41,14 +41,13 @@ class Table:
         settings = {name: str(value) for name, value in cell.settings.items()}
         return dict(settings, seed=str(cell.seed), fold='' if cell.fold is None else str(cell.fold), stage=stage)
 
-    def add(self, cell: Cell, stage: str, key: str, folder: Path, error: str = '', left_out: bool = False) -> None:
+    def add(self, cell: Cell, stage: str, key: str, folder: Path, error: str = '') -> None:
         """The row of a stage, from what its task left in ``folder``, or with what went wrong."""
-        status = 'failed' if error else 'left out' if left_out else 'done'
-        row = self._begin(cell, stage) | dict(status=status, error=error, key=key)
+        row = self._begin(cell, stage) | dict(status='failed' if error else 'done', error=error, key=key)
         run = read_json(folder / 'run.json')
         row |= {name: run.get(name, '') for name in ('seconds', 'peak_mib', 'commit', 'machine')}
         row['versions'] = ' '.join(f'{name}={version}' for name, version in run.get('versions', {}).items())
-        if status == 'done':
+        if not error:
             splits = read_json(folder / 'metrics.json').get(stage, {})
             row |= {
                 f'{split}_{name}': splits[split][name] for split in splits for name in FOUND if name in splits[split]

@@ -23,7 +23,8 @@ from .plan import Task
 def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
     """Run the stages of a task in ``runs/KEY``, or go on with them; on failure the process exits with status 1.
 
-    ``alone``: nothing else runs beside it, so that it may have all cores.
+    Each has one thread on the CPU, so that results do not depend on how many run side by side. ``alone``: nothing does,
+    so that the data may have workers of their own.
     """
     folder = runs / task.key
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,7 @@ def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
         os.dup2(log.fileno(), 2)
         begun = time.perf_counter()
         try:
-            _prepare(device, alone)
+            _prepare(device)
             _link(task, runs)
             cfg = task.cfg
             cfg.work_dir = str(folder)
@@ -63,15 +64,14 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepare(device: str | None, alone: bool) -> None:
+def _prepare(device: str | None) -> None:
     import cv2
     import torch
 
     if device is not None:
         os.environ['CUDA_VISIBLE_DEVICES'] = device
-    if not alone:
-        torch.set_num_threads(1)
-        cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
 
 
 def _without_workers(cfg) -> None:

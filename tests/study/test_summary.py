@@ -40,13 +40,6 @@ def test_where_all_failed_there_is_no_mean(rows):
     assert '1 of 1 runs failed' in markdown([line], [])
 
 
-def test_a_round_that_was_left_out_has_not_failed(rows):
-    members = rows({0: [0.5]}) + rows({1: [None]})
-    members[1]['status'] = 'left out'
-    (line,) = summarise(groups_of(members))
-    assert (line['runs'], line['failed'], line['seeds']) == (2, 0, 1)
-
-
 def test_rows_of_older_code_are_said(rows):
     members = rows({0: [0.5]})
     members[0]['stale'] = 'yes'
