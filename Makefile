@@ -11,7 +11,9 @@ SLOW := not slow
 SAME := $(addprefix --ignore=tests/, test_download.py test_files.py test_packaging.py \
 	$(addprefix datasets/, test_checks.py test_splits.py test_synthetic.py) \
 	$(addprefix evaluation/, test_functional.py test_intervals.py) \
+	$(addprefix inspection/, test_images.py test_regions.py test_result.py) \
 	$(addprefix priors/, test_binarize.py test_folder.py test_index.py test_judgement.py test_png.py test_quality.py) \
+	$(addprefix report/, test_browser.py test_charts.py test_cost.py test_doubts.py) \
 	$(addprefix saliency/, test_base.py test_full_grad.py test_one_pass.py test_targets.py) \
 	$(addprefix visualization/, test_comparison.py test_contact_sheet.py test_gallery.py test_overlay.py))
 

@@ -45,6 +45,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.11',
     packages=find_packages(include=['kgl_mm', 'kgl_mm.*']),
+    package_data={'kgl_mm.report': ['template/*']},
     install_requires=requirements('runtime'),
     extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'dev')},
     cmdclass={'build_py': BuildWithMim},

@@ -66,6 +66,11 @@ def test_the_wheel_carries_configs_and_tools_where_mim_looks(built):
     assert {n.split('/')[0] for n in names if '.dist-info' not in n} == {'kgl_mm'}
 
 
+def test_the_wheel_carries_the_templates_of_the_report(built):
+    names = set(zipfile.ZipFile(built[1]).namelist())
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / 'kgl_mm/report/template').iterdir()} <= names
+
+
 def test_no_mm_package_is_a_hard_requirement(built):
     bundle = zipfile.ZipFile(built[1])
     metadata = bundle.read(next(n for n in bundle.namelist() if n.endswith('METADATA'))).decode()

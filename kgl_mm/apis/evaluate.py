@@ -11,6 +11,7 @@ from kgl_mm.engine.run import build_runner, record_in
 from kgl_mm.engine.stages import find_checkpoint
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json
+from kgl_mm.report import try_report
 
 from .train import summary
 
@@ -34,5 +35,6 @@ def evaluate(cfg: Config, checkpoint: str | Path, launcher: str = 'none') -> dic
         barrier()
         metrics = read_json(root / 'metrics.json')
         if is_main_process():
+            try_report(root)
             print(summary({name: {'test': metrics[name]['test']}}, root))
     return metrics

@@ -76,16 +76,21 @@ def load_dataset(cfg: Config, split: str, pipeline: list | None = None) -> BaseD
         raise UsageError(f'{cfg.filename}: {first_line(error)}') from error
 
 
-def load_model(cfg: Config, checkpoint: Path) -> torch.nn.Module:
-    """The model of a config with the weights of a checkpoint, on a GPU where there is one."""
+def load_model(
+    cfg: Config, checkpoint: Path, saved: dict | None = None, device: torch.device | None = None
+) -> torch.nn.Module:
+    """The model of a config with the weights of a checkpoint, by default on a GPU where there is one.
+
+    ``saved`` is what the checkpoint holds, where it was read before.
+    """
     settings = dict(cfg.model)
     if cfg.get('data_preprocessor'):
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(settings)
-    saved = load_from_file(str(checkpoint), map_location='cpu')
+    saved = saved or load_from_file(str(checkpoint), map_location='cpu')
     try:
         model.load_state_dict(saved.get('state_dict', saved))
     except (RuntimeError, AttributeError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise UsageError(f'{checkpoint}: not a checkpoint of this model ({reason})') from error
-    return model.cuda() if torch.cuda.is_available() else model
+    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))

@@ -12,6 +12,7 @@ from kgl_mm.engine.run import put_aside, run_stages
 from kgl_mm.engine.stages import latest_checkpoint, stages_of, writer
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json, write_atomically, write_json
+from kgl_mm.report import try_report
 from kgl_mm.visualization import SHEET
 
 from .compare import PICTURE, compare_stages
@@ -46,6 +47,7 @@ def train(
         if is_main_process():
             with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
                 compare_stages(cfg)
+            try_report(cfg.work_dir)
             print(summary(metrics, Path(cfg.work_dir)))
     return metrics
 
@@ -84,7 +86,7 @@ def summary(metrics: dict, work_dir: Path) -> str:
 def _is_result(path: Path) -> bool:
     if any(parent.name.startswith('previous-') for parent in path.parents):
         return False
-    return path.name == 'metrics.json' or path.suffix in ('.png', '.csv', '.pth')
+    return path.name == 'metrics.json' or path.suffix in ('.png', '.csv', '.pth', '.html')
 
 
 def _resume_from(cfg: Config, checkpoint: Path) -> None:

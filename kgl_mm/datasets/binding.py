@@ -7,9 +7,9 @@ from mmengine.logging import print_log
 
 from kgl_mm.errors import UsageError
 from kgl_mm.files import hash_of
+from kgl_mm.image_files import image_size
 from kgl_mm.priors import PriorStore
 
-from .checks import image_size
 from .seeding import random_states, set_random_states
 from .transforms.binarize_prior import BinarizePrior
 from .transforms.load_prior import LoadPrior

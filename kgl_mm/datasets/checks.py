@@ -1,84 +1,13 @@
 """What can be wrong with a set of images, found before training: by headers and sizes, hashing only at the end."""
 
-import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from io import FileIO
 from pathlib import Path
 
-from PIL import ExifTags, Image
-
 from kgl_mm.errors import UsageError
 from kgl_mm.files import hash_of
-
-_JPEG, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
-_PNG, _PNG_END = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR', b'IEND\xaeB`\x82'
-_BMP_INFO = b'(\0\0\0'
-_TURNED = (5, 6, 7, 8)
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height as they are after decoding; a file that is no image, or ends too early, is a usage error."""
-    try:
-        with FileIO(path) as file:  # unbuffered, since most files need two small reads
-            head = file.read(4096)
-            length = file.seek(0, 2)
-            file.seek(max(0, length - len(_PNG_END)))
-            tail = file.read()
-            return _usual_size(head, tail, length) or _any_size(file, tail)
-    except FileNotFoundError:
-        raise UsageError(f'{path}: no such file') from None
-    except EOFError:
-        raise UsageError(f'{path}: the file is truncated') from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UsageError(f'{path}: not a readable image file ({type(error).__name__})') from None
-
-
-def _usual_size(head: bytes, tail: bytes, length: int) -> tuple[int, int] | None:
-    """The size of an ordinary PNG, BMP or JPEG file, five times as fast as Pillow; None where there is more to it."""
-    if head.startswith(_PNG) and tail == _PNG_END and b'eXIf' not in head:
-        return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
-    if head.startswith(b'BM') and head[14:18] == _BMP_INFO and int.from_bytes(head[2:6], 'little') <= length:
-        width, height = struct.unpack('<ii', head[18:26])
-        return (width, abs(height)) if width > 0 != height else None  # a negative height counts rows from the top
-    if head.startswith(_JPEG) and tail.endswith(_JPEG_END) and b'Exif\0' not in head:
-        start = 2
-        while head[start : start + 1] == b'\xff' and start + 9 <= len(head):
-            marker = head[start + 1]
-            if 0xC0 <= marker <= 0xC3:
-                return int.from_bytes(head[start + 7 : start + 9]), int.from_bytes(head[start + 5 : start + 7])
-            start += 2 + int.from_bytes(head[start + 2 : start + 4])
-    return None
-
-
-def _any_size(file: FileIO, tail: bytes) -> tuple[int, int]:
-    file.seek(0)
-    with Image.open(file) as image:
-        # Only a decoder can tell a cut file from one with a camera's own data behind it, or with a wrong length in it.
-        looks_cut = dict(JPEG=not tail.endswith(_JPEG_END), BMP=_bmp_length(file) > file.seek(0, 2))
-        if looks_cut.get(image.format) and not _decodes(image):
-            raise EOFError
-        if image.format == 'PNG' and tail != _PNG_END:
-            file.seek(0)
-            if _PNG_END not in file.read():
-                raise EOFError
-        width, height = image.size
-        # OpenCV turns a photograph upright when it decodes it; of a TIFF file, Pillow gives that size itself.
-        turned = image.format != 'TIFF' and image.getexif().get(ExifTags.Base.Orientation) in _TURNED
-        return (height, width) if turned else (width, height)
-
-
-def _bmp_length(file: FileIO) -> int:
-    file.seek(2)
-    return int.from_bytes(file.read(4), 'little')
-
-
-def _decodes(image: Image.Image) -> bool:
-    try:
-        image.load()
-    except OSError:
-        return False
-    return True
+from kgl_mm.image_files import image_size
 
 
 def file_faults(pairs: Iterable[tuple[str, str | None]]) -> list[str]:

@@ -21,9 +21,6 @@ from .splits import cut_by_unit, nested_order
 from .transforms.moving import let_priors_move
 
 SPLITS = ('train', 'val', 'test')
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-HIDDEN = ('.', '@eaDir', '__MACOSX')
-"""How names begin that notebooks, network disks and archives add."""
 
 
 @dataclass(frozen=True)
@@ -226,17 +223,6 @@ class DefectDataset(BaseDataset):
                 logger='current',
                 level=logging.WARNING,
             )
-
-
-def find_images(folder: Path) -> list[str]:
-    """All image files in a folder and those below it, in order; hidden ones are not the user's."""
-    return [
-        f'{Path(place).as_posix()}/{name}'
-        for place, _, names in sorted(os.walk(folder))
-        if not any(part.startswith(HIDDEN) for part in Path(place).relative_to(folder).parts)
-        for name in sorted(names)
-        if name.lower().endswith(SUFFIXES) and not name.startswith(HIDDEN)
-    ]
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from mmengine.logging import print_log
 
 from kgl_mm.errors import UsageError
 from kgl_mm.files import write_atomically
+from kgl_mm.image_files import HIDDEN, SUFFIXES, find_images
 from kgl_mm.registry import DATASETS
 
 from .checks import some
-from .defect_dataset import HIDDEN, SPLITS, SUFFIXES, DefectDataset, Sample, find_images
+from .defect_dataset import SPLITS, DefectDataset, Sample
 from .splits import cut_by_unit
 
 MASKS = 'masks'

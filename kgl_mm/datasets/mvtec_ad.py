@@ -1,9 +1,10 @@
 from pathlib import Path
 
 from kgl_mm.errors import UsageError
+from kgl_mm.image_files import find_images
 from kgl_mm.registry import DATASETS
 
-from .defect_dataset import DefectDataset, Sample, find_images
+from .defect_dataset import DefectDataset, Sample
 from .splits import cut_by_unit
 
 

@@ -1,0 +1,93 @@
+"""Image files: which there are in a folder, and what their headers say, without decoding them."""
+
+import os
+import struct
+from io import FileIO
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from kgl_mm.errors import UsageError
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+HIDDEN = ('.', '@eaDir', '__MACOSX')
+"""How names begin that notebooks, network disks and archives add."""
+_JPEG, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
+_PNG, _PNG_END = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR', b'IEND\xaeB`\x82'
+_BMP_INFO = b'(\0\0\0'
+_TURNED = (5, 6, 7, 8)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height as they are after decoding; a file that is no image, or ends too early, is a usage error."""
+    try:
+        with FileIO(path) as file:  # unbuffered, since most files need two small reads
+            head = file.read(4096)
+            length = file.seek(0, 2)
+            file.seek(max(0, length - len(_PNG_END)))
+            tail = file.read()
+            return _usual_size(head, tail, length) or _any_size(file, tail)
+    except FileNotFoundError:
+        raise UsageError(f'{path}: no such file') from None
+    except EOFError:
+        raise UsageError(f'{path}: the file is truncated') from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UsageError(f'{path}: not a readable image file ({type(error).__name__})') from None
+
+
+def _usual_size(head: bytes, tail: bytes, length: int) -> tuple[int, int] | None:
+    """The size of an ordinary PNG, BMP or JPEG file, five times as fast as Pillow; None where there is more to it."""
+    if head.startswith(_PNG) and tail == _PNG_END and b'eXIf' not in head:
+        return int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    if head.startswith(b'BM') and head[14:18] == _BMP_INFO and int.from_bytes(head[2:6], 'little') <= length:
+        width, height = struct.unpack('<ii', head[18:26])
+        return (width, abs(height)) if width > 0 != height else None  # a negative height counts rows from the top
+    if head.startswith(_JPEG) and tail.endswith(_JPEG_END) and b'Exif\0' not in head:
+        start = 2
+        while head[start : start + 1] == b'\xff' and start + 9 <= len(head):
+            marker = head[start + 1]
+            if 0xC0 <= marker <= 0xC3:
+                return int.from_bytes(head[start + 7 : start + 9]), int.from_bytes(head[start + 5 : start + 7])
+            start += 2 + int.from_bytes(head[start + 2 : start + 4])
+    return None
+
+
+def _any_size(file: FileIO, tail: bytes) -> tuple[int, int]:
+    file.seek(0)
+    with Image.open(file) as image:
+        # Only a decoder can tell a cut file from one with a camera's own data behind it, or with a wrong length in it.
+        looks_cut = dict(JPEG=not tail.endswith(_JPEG_END), BMP=_bmp_length(file) > file.seek(0, 2))
+        if looks_cut.get(image.format) and not _decodes(image):
+            raise EOFError
+        if image.format == 'PNG' and tail != _PNG_END:
+            file.seek(0)
+            if _PNG_END not in file.read():
+                raise EOFError
+        width, height = image.size
+        # OpenCV turns a photograph upright when it decodes it; of a TIFF file, Pillow gives that size itself.
+        turned = image.format != 'TIFF' and image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+        return (height, width) if turned else (width, height)
+
+
+def _bmp_length(file: FileIO) -> int:
+    file.seek(2)
+    return int.from_bytes(file.read(4), 'little')
+
+
+def _decodes(image: Image.Image) -> bool:
+    try:
+        image.load()
+    except OSError:
+        return False
+    return True
+
+
+def find_images(folder: Path) -> list[str]:
+    """All image files in a folder and those below it, in order; hidden ones are not the user's."""
+    return [
+        f'{Path(place).as_posix()}/{name}'
+        for place, _, names in sorted(os.walk(folder))
+        if not any(part.startswith(HIDDEN) for part in Path(place).relative_to(folder).parts)
+        for name in sorted(names)
+        if name.lower().endswith(SUFFIXES) and not name.startswith(HIDDEN)
+    ]

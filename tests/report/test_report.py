@@ -1,0 +1,171 @@
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_curve as independent
+
+from kgl_mm.report import report, try_report, write_report
+from kgl_mm.report.report import roc_curve, short_names
+
+HOSTILE = [
+    '"><script>alert(1)</script>.png',
+    "'onerror='alert(2).png",
+    '<!-- STYLE -->.png',
+    '<\\u002fscript>&amp;.png',
+    'ä\u2028ö.png',
+    'https:evil.example.png',
+]
+HOSTILE = [name.replace('/', '') for name in HOSTILE]
+
+
+class Page(HTMLParser):
+    """What is in a page: elements with their attributes, and the text of some."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.elements, self.open, self.text = [], [], {}
+        self.feed(path.read_text('utf-8'))
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.open.append((tag, dict(attributes).get('id')))
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        for place in self.open:
+            self.text[place] = self.text.get(place, '') + data
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def sections(self):
+        return [attributes['id'] for attributes in self.of('section')]
+
+    @property
+    def data(self):
+        return json.loads(self.text['script', 'data'])
+
+
+def check_alone(page):
+    """Nothing is fetched, nothing is run but what the package holds."""
+    for tag, attributes in page.elements:
+        for name in ('src', 'href', 'data', 'action', 'poster', 'srcset'):
+            value = attributes.get(name, '')
+            assert not value or value.startswith(('data:', '#')), (tag, attributes)
+        assert not [name for name in attributes if name.startswith('on')], (tag, attributes)
+    assert len(page.of('script')) == 2
+    assert len(page.of('style')) == 1
+    assert all(image['src'].startswith('data:image/jpeg;base64,') and image['alt'] for image in page.of('img'))
+    ids = [attributes['id'] for _, attributes in page.elements if 'id' in attributes]
+    assert len(ids) == len(set(ids))
+    policy = next(meta['content'] for meta in page.of('meta') if 'http-equiv' in meta)
+    assert "default-src 'none'" in policy
+
+
+def test_a_page_needs_nothing_else_and_names_do_no_harm(write_run):
+    scores, labels = [0.9, 0.8, 0.3, 0.2, 0.1, 0.95], [1, 0, 1, 0, 0, 1]
+    root = write_run({'stage1': (scores, labels)}, names=HOSTILE)
+    page = Page(write_report(root))
+    check_alone(page)
+    assert page.data['names'] == HOSTILE
+    assert page.data['stages'][0]['scores'] == scores
+    assert page.data['stages'][0]['defect'] == labels
+    assert set(page.data['thumbs']) == set(map(str, range(6)))
+    for name in (HOSTILE[0], HOSTILE[2]):
+        assert name in page.text['section', 'errors']
+    assert page.sections == ['metrics', 'threshold', 'curves', 'errors', 'labels', 'priors', 'training', 'run']
+
+
+def test_metrics_stand_side_by_side_with_intervals(write_run):
+    root = write_run({'stage1': ([0.9, 0.1], [1, 0]), 'stage2': ([0.2, 0.1], [1, 0])})
+    text = Page(write_report(root)).text['section', 'metrics']
+    assert 'stage1,\ntest' in text
+    assert 'stage2,\ntest' in text
+    assert text.count('1.000\n(0.125 to 0.875)') == 2
+    assert 'No threshold was chosen on validation data' in text
+
+
+@pytest.mark.parametrize(('labels', 'only'), [([0, 0, 0], 'good'), ([1, 1, 1], 'defective')])
+def test_one_class_has_a_sentence_instead_of_curves(write_run, labels, only):
+    page = Page(write_report(write_run({'stage1': ([0.9, 0.5, 0.1], labels)})))
+    check_alone(page)
+    assert f'All 3 test images are {only}' in page.text['section', 'threshold']
+    assert 'curves' not in page.sections
+    assert not page.data['stages'][0]['both']
+
+
+def test_kinds_without_a_good_class(write_run):
+    root = write_run({'stage1': ([0.9, 0.1], [1, 0])})
+    (root / 'stage1/test_scores.csv').write_text(
+        'sample_idx,img_path,label,p0,p1,p2\n0,a.png,2,0.1,0.2,0.7\n1,b.png,0,0.8,0.1,0.1\n'
+    )
+    (root / 'metrics.json').write_text('{"stage1": {"test": {"macro_AP": 1.0, "accuracy": 1.0, "num_images": 2}}}')
+    page = Page(write_report(root))
+    check_alone(page)
+    assert page.sections[:3] == ['metrics', 'threshold', 'classes']
+    assert 'no threshold to move' in page.text['section', 'threshold']
+    assert 'class 2' in page.text['section', 'classes']
+
+
+def test_images_that_are_gone_leave_a_word(write_run):
+    page = Page(write_report(write_run({'stage1': ([0.9, 0.1], [0, 1])}, images=False)))
+    check_alone(page)
+    assert 'file not found' in page.text['section', 'errors']
+    assert 'checkpoint' in page.text['section', 'run'].lower()
+    assert not any(page.data['thumbs'].values())
+
+
+def test_a_run_that_was_not_tested(tmp_path):
+    (tmp_path / 'state.json').write_text('{"stages": {"stage1": {"config": "x"}}}')
+    page = Page(write_report(tmp_path))
+    check_alone(page)
+    assert 'No stage has been tested yet.' in page.text['section', 'metrics']
+
+
+def test_a_failure_to_draw_is_a_warning_with_the_reason(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(report, 'print_log', lambda text, **_: said.append(text))
+    assert try_report(tmp_path) is None
+    assert 'not the work directory of a run' in said[0]
+    assert not (tmp_path / 'report.html').exists()
+
+
+def test_a_section_that_fails_leaves_the_others(write_run, monkeypatch):
+    root = write_run({'stage1': ([0.9, 0.1], [1, 0])})
+
+    def fail(*_):
+        raise KeyError('<odd>')
+
+    monkeypatch.setattr(report, 'priors_section', fail)
+    page = Page(write_report(root))
+    check_alone(page)
+    assert 'This could not be drawn: KeyError, <odd>.' in page.text['section', 'priors']
+    assert 'Average precision' in page.text['section', 'metrics']
+
+
+def test_a_thousand_images_make_a_small_file(write_run):
+    random = np.random.default_rng(0)
+    labels = random.random(1000) < 0.2
+    scores = np.where(labels, random.beta(5, 2, 1000), random.beta(2, 5, 1000))
+    path = write_report(write_run({'stage1': (scores.tolist(), labels.astype(int).tolist())}))
+    assert len(Page(path).data['thumbs']) == 80
+    assert path.stat().st_size < 1_000_000
+
+
+def test_the_roc_curve_is_the_usual_one():
+    random = np.random.default_rng(0)
+    labels, scores = random.random(300) < 0.3, random.integers(0, 20, 300)
+    alarms, hits, _ = independent(labels, scores, drop_intermediate=False)
+    np.testing.assert_allclose(roc_curve(scores, labels), [alarms, hits])
+
+
+def test_names_are_as_short_as_they_tell_apart():
+    assert short_names(['/d/a/1.png', '/d/b/1.png']) == {'/d/a/1.png': 'a/1.png', '/d/b/1.png': 'b/1.png'}
+    assert short_names(['/d/a/1.png']) == {'/d/a/1.png': '1.png'}
+    assert short_names([]) == {}
