@@ -1,4 +1,5 @@
 import gc
+import os
 import sys
 
 import pytest
@@ -30,3 +31,15 @@ def _what_is_imported_is_no_garbage(_runners_say_less_of_themselves):
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _how_checkpoints_load_is_as_it_was():
+    """Tools and inspectors allow plain weights alone, from then on and for the whole process."""
+    name = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+    before = os.environ.get(name)
+    yield
+    if before is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = before
