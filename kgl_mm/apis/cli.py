@@ -51,7 +51,12 @@ def run(main: Callable[[], None]) -> None:
             raise
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, SystemError) as stop:
+        # OpenCV answers an interrupt with a SystemError of its own
+        if isinstance(stop, SystemError):
+            if not isinstance(stop.__cause__, KeyboardInterrupt):
+                raise
+            stop = stop.__cause__
         print(f'\ninterrupted{f": {stop}" if str(stop) else ""}', file=sys.stderr)
         sys.exit(130)
 
