@@ -43,3 +43,12 @@ def _how_checkpoints_load_is_as_it_was():
         os.environ.pop(name, None)
     else:
         os.environ[name] = before
+
+
+@pytest.fixture(autouse=True)
+def _runners_of_the_same_second_share_nothing():
+    """mmengine names what a Runner logs by the second in which it began."""
+    from mmengine.logging import MessageHub
+
+    yield
+    MessageHub._instance_dict.clear()
