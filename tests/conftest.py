@@ -47,7 +47,7 @@ def _how_checkpoints_load_is_as_it_was():
 
 @pytest.fixture(autouse=True)
 def _runners_of_the_same_second_share_nothing():
-    """mmengine names what a Runner logs by the second in which it began."""
+    """What a Runner logs is named by the second in which it began."""
     from mmengine.logging import MessageHub
 
     yield
