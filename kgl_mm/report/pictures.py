@@ -28,12 +28,7 @@ SMALL, LARGE = 96, 260
 
 def embed(image: np.ndarray, side: int) -> str:
     """An image, BGR or gray, as a data URI of at most ``side`` pixels."""
-    height, width = image.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    data = cv2.imencode('.jpg', _within(image, side), [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
     return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
 
 
@@ -42,7 +37,11 @@ def shrunk(image: np.ndarray, side: int = LARGE) -> np.ndarray:
     if image.dtype != np.uint8:  # 12 bits in 16 would look black
         low, high = float(image.min()), float(image.max())
         image = ((image.astype(np.float32) - low) / ((high - low) or 1) * 255).astype(np.uint8)
-    scale = min(1.0, side / max(image.shape[:2]))
+    return _within(image, side)
+
+
+def _within(image: np.ndarray, side: int) -> np.ndarray:
+    scale = side / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
 
@@ -57,10 +56,7 @@ def mask_picture(path: str | None, side: int = LARGE) -> str | None:
     """A mask in black and white, where there is one."""
     if not path or not Path(path).is_file():
         return None
-    mask = read_mask(path) * np.uint8(255)
-    scale = min(1.0, side / max(mask.shape))
-    size = max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale))
-    shown = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+    shown = _within(read_mask(path) * np.uint8(255), side)
     return embed((shown > 0).astype(np.uint8) * 255, side)  # a thin defect stays in sight
 
 
