@@ -11,7 +11,8 @@ from mmpretrain.structures import DataSample
 from kgl_mm.engine.config import load_config
 from kgl_mm.engine.stages import stages_of
 
-CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
+ROOT = Path(__file__).parents[1] / 'configs'
+CONFIGS = sorted([*ROOT.glob('*.py'), *ROOT.glob('studies/*.py')])
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)

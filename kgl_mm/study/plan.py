@@ -15,7 +15,7 @@ from kgl_mm.engine.config import config_hash, innermost, set_data
 from kgl_mm.engine.stages import readers, stages_of, stores_for
 from kgl_mm.errors import UsageError, first_line
 
-ABOVE = ('apis', 'study', 'visualization', '.mim')
+ABOVE = ('apis', 'inspection', 'report', 'study', 'visualization', '.mim')
 """The folders of the package that show results and shape none."""
 
 

@@ -6,7 +6,9 @@ from collections import defaultdict
 import numpy as np
 from matplotlib.figure import Figure
 
-from .summary import POSITIVES, Group, by_seed, t_interval
+from kgl_mm.evaluation.intervals import t_interval
+
+from .summary import POSITIVES, Group, by_seed
 
 
 def draw(groups: list[Group], name: str, split: str = 'test') -> bytes:

@@ -28,7 +28,6 @@ class Table:
                 raise UsageError(
                     f'{path}: there, {", ".join(varied_in(row)) or "nothing"} was varied; give another --work-dir'
                 )
-            row['stale'] = 'yes' if row['code'] != code_hash() else ''
             self.rows[self._identity(row)] = row
 
     def _identity(self, row: dict) -> tuple:
@@ -66,11 +65,11 @@ class Table:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table, each field as text."""
+    """The rows of a table, each field as text; those of other code than this are stale, whenever they were written."""
     if not path.exists():
         return []
     with path.open(newline='') as file:
-        return list(csv.DictReader(file))
+        return [row | dict(stale='yes' if row.get('code') != code_hash() else '') for row in csv.DictReader(file)]
 
 
 def varied_in(row: dict) -> list[str]:

@@ -57,6 +57,17 @@ def test_a_variant_may_be_the_first_stage_alone(cfg):
     assert task.key == tasks(cfg, variant='guided')[0].key
 
 
+@pytest.mark.parametrize(
+    'study',
+    ['ksdd_avg', 'ksdd_max_avg', 'ksdd_full', 'ksdd_full_recipe', 'search_avg', 'search_max_avg', 'surface_weak'],
+)
+def test_all_variants_that_are_shipped_can_be_planned(study):
+    shipped = load_config(f'studies/{study}.py')
+    fold = cells_of(shipped, None, [0], {})[0].fold
+    for name in shipped.variants:
+        assert tasks(shipped, fold=fold, variant=name)[0].stages == ['stage1'], name
+
+
 def test_rounds_and_cross_fitted_parts_are_run_in_order(cfg):
     first, *parts, rest = tasks(cfg, crossfit=2, rounds=2)
     assert [task.stages for task in (first, *parts)] == [['stage1'], ['stage1_part1'], ['stage1_part2']]

@@ -4,7 +4,7 @@ from kgl_mm.errors import UsageError
 from kgl_mm.files import write_json
 from kgl_mm.study import table as module
 from kgl_mm.study.plan import Cell
-from kgl_mm.study.table import Table
+from kgl_mm.study.table import Table, read_table
 
 CELL = Cell(0, 1, {'model.head.channel': 'none'})
 
@@ -41,6 +41,7 @@ def test_rows_of_older_code_are_marked(folder, tmp_path, monkeypatch):
     table.write()
     monkeypatch.setattr(module, 'code_hash', lambda: 'newer')
     assert Table(tmp_path / 'results.csv', ['model.head.channel']).find(CELL, 'stage2')['stale'] == 'yes'
+    assert [row['stale'] for row in read_table(tmp_path / 'results.csv')] == ['yes']
 
 
 def test_a_table_of_other_fields_is_not_added_to(folder, tmp_path):
