@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(convs=(2, 2, 2, 2)))
-load = [*_base_.load[:-1], dict(type='Resize', scale=(192, 528))]
+load = [*_base_.load[:-1], dict(type='kgl_mm.Resize', scale=(192, 528))]
 dataset = dict(protocol='clean', cache='memory')
 train_dataloader = dict(
     batch_size=8,

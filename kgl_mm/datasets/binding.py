@@ -74,8 +74,8 @@ def refuse_several_sizes(dataset: object, remedy: str) -> None:
     if other is not None:
         found = ' and '.join('{} becomes {} x {}'.format(paths[i], *seen[i]) for i in (first, other))
         raise UsageError(
-            f"{found}, and the images of a batch are of one size: put dict(type='Resize', scale=(WIDTH, HEIGHT)) into "
-            f'the pipeline, or {remedy}'
+            f'{found}, and the images of a batch are of one size: put '
+            f"dict(type='kgl_mm.Resize', scale=(WIDTH, HEIGHT)) into the pipeline, or {remedy}"
         )
 
 

@@ -214,7 +214,7 @@ def as_tested(dataset: BaseDataset, pipeline: list) -> BaseDataset:
     if cropping:
         raise UsageError(
             f'{cropping[0]}: the maps would not show the whole image as it is; pass a pipeline of a test that only '
-            "resizes, such as pipeline=[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(224, 224)), "
+            "resizes, such as pipeline=[dict(type='LoadImageFromFile'), dict(type='kgl_mm.Resize', scale=(224, 224)), "
             "dict(type='PackInputs')]"
         )
     dataset.full_init()

@@ -313,7 +313,7 @@ def test_images_that_cannot_be_stacked_are_said_before_the_first_step(tmp_path, 
     train(cfg)  # they are padded
     SeesLambda.seen.clear()
     cfg.train_dataloader.collate_fn = dict(type='default_collate')
-    with pytest.raises(UsageError, match=r"becomes 32 x 32 and .* becomes 40 x 48, .*'Resize'.*pseudo_collate"):
+    with pytest.raises(UsageError, match=r"becomes 32 x 32 and .* becomes 40 x 48, .*'kgl_mm.Resize'.*pseudo_collate"):
         train(cfg)
     cfg.train_dataloader.dataset.pipeline.insert(2, dict(type='Resize', scale=(32, 32)))
     assert SeesLambda.seen == []

@@ -1,6 +1,6 @@
 _base_ = './common.py'
 
-load = [*_base_.load, dict(type='Resize', scale=(224, 640))]
+load = [*_base_.load, dict(type='kgl_mm.Resize', scale=(224, 640))]
 dataset = dict(type='kgl_mm.KolektorSDD2')
 train_dataloader = dict(dataset=dict(**dataset, pipeline=[*load, *_base_.flips, *_base_.pack]))
 test_dataloader = dict(dataset=dict(**dataset, pipeline=[*load, *_base_.pack]))

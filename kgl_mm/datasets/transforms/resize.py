@@ -1,0 +1,47 @@
+"""The one resize of tests, inspectors and exported models."""
+
+import cv2
+import mmcv
+import numpy as np
+from mmcv.transforms import Resize as MMResize
+
+from kgl_mm.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class Resize(MMResize):
+    """mmcv's ``Resize`` with exact weights: bilinear between the centres of pixels, no antialiasing.
+
+    Of 8-bit images OpenCV rounds the weights themselves, to 11 bits, which nothing else does; this one computes in
+    float32, as the ``Resize`` of an exported graph does, so that a network sees the same image there. The result is
+    rounded to the type of the image. Keys, masks and boxes: as in mmcv.
+
+    Args:
+        scale: width and height.
+        scale_factor, keep_ratio: as in mmcv. An exported model needs ``scale`` alone.
+
+    >>> image = np.array([[0, 3], [0, 0]], np.uint8)
+    >>> Resize((4, 2))(dict(img=image))['img'].tolist()
+    [[0, 1, 2, 3], [0, 0, 0, 0]]
+    """
+
+    def __init__(
+        self,
+        scale: int | tuple[int, int] | None = None,
+        scale_factor: float | tuple[float, float] | None = None,
+        keep_ratio: bool = False,
+    ) -> None:
+        super().__init__(scale, scale_factor, keep_ratio)
+
+    def _resize_img(self, results: dict) -> None:
+        image, size = results.get('img'), results['scale']
+        if image is None:
+            return
+        if self.keep_ratio:
+            size = mmcv.rescale_size(image.shape[1::-1], size)
+        moved = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        moved = moved.reshape(*moved.shape[:2], *image.shape[2:])  # OpenCV drops a single channel
+        results['img'] = moved if image.dtype.kind == 'f' else np.rint(moved).astype(image.dtype)
+        results['img_shape'] = moved.shape[:2]
+        results['scale_factor'] = (size[0] / image.shape[1], size[1] / image.shape[0])
+        results['keep_ratio'] = self.keep_ratio
