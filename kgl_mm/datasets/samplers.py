@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, repeat
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Dataset, Sampler
 
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, check_number
 from kgl_mm.registry import DATA_SAMPLERS
 
 
@@ -39,11 +39,21 @@ class BalancedSampler(Sampler):
         ratio: Good images per defective one; an epoch has ``max(1, round(ratio * defects))``.
         seed: The same on all processes; drawn and shared among them if ``None``.
         round_up: Fill the epoch with further good images until ``N`` divides it.
+        at_least: Images an epoch; what is above is repeated within one until it has as many, so that a schedule that
+            counts epochs fits any number of defects.
     """
 
-    def __init__(self, dataset: Dataset, ratio: float = 1.0, seed: int | None = None, round_up: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        ratio: float = 1.0,
+        seed: int | None = None,
+        round_up: bool = True,
+        at_least: int = 0,
+    ) -> None:
         if not 0 < ratio < math.inf:
             raise UsageError(f'BalancedSampler needs a ratio above 0, not {ratio}.')
+        check_number(0, whole=True, at_least=at_least)
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
@@ -59,9 +69,10 @@ class BalancedSampler(Sampler):
         total = len(self.defects) + self.num_goods
         self.surplus = -total % self.world_size if round_up else 0
         self.total_size = total + self.surplus
+        self.passes = max(1, math.ceil(at_least / self.total_size))
 
     def _rotation(self) -> Iterator[np.ndarray]:
-        """The good images of epoch 0, 1, ...: slices of an endless sequence of shuffled passes over all of them."""
+        """The good images of pass 0, 1, ...: slices of an endless sequence of shuffled passes over all of them."""
         rng = np.random.default_rng((self.seed, 0))
         queue = self.goods[:0]
         while True:
@@ -75,10 +86,9 @@ class BalancedSampler(Sampler):
                 epoch, queue = np.concatenate((epoch, queue[:missing])), queue[missing:]
             yield epoch
 
-    def _order(self) -> np.ndarray:
-        """The images of this epoch over all processes, ``(total_size,)``."""
-        goods = next(islice(self._rotation(), self.epoch, None)) if len(self.goods) else self.goods
-        slots = np.random.default_rng((self.seed, 1, self.epoch)).permutation(len(self.defects) + self.num_goods)
+    def _order(self, number: int, goods: np.ndarray) -> np.ndarray:
+        """The images of a pass over all processes, ``(total_size,)``, with the good ones that are its turn."""
+        slots = np.random.default_rng((self.seed, 1, number)).permutation(len(self.defects) + self.num_goods)
         is_defect = slots < len(self.defects)
         order = np.empty_like(slots)
         order[is_defect] = self.defects[slots[is_defect]]
@@ -87,10 +97,13 @@ class BalancedSampler(Sampler):
         return np.resize(np.concatenate((order, goods[self.num_goods :])), self.total_size)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._order()[self.rank :: self.world_size].tolist())
+        passes = range(self.epoch * self.passes, (self.epoch + 1) * self.passes)
+        turns = islice(self._rotation(), passes.start, None) if len(self.goods) else repeat(self.goods)
+        orders = [self._order(number, goods) for number, goods in zip(passes, turns, strict=False)]
+        return iter(np.concatenate([order[self.rank :: self.world_size] for order in orders]).tolist())
 
     def __len__(self) -> int:
-        return len(range(self.rank, self.total_size, self.world_size))
+        return self.passes * len(range(self.rank, self.total_size, self.world_size))
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -134,6 +134,23 @@ def test_a_fresh_sampler_goes_on_where_the_first_was_stopped():
     assert epoch_of(samplers(dataset, 2, seed=6), 0)[1] != whole[0]
 
 
+@given(st.integers(1, 9), st.integers(0, 30), st.integers(0, 60), st.integers(1, 3), st.integers(0, 5))
+def test_a_long_epoch_is_several_short_ones(defects, goods, at_least, world_size, epoch):
+    dataset = Labelled([1] * defects + [0] * goods)
+    for short, long in zip(
+        samplers(dataset, world_size, seed=3), samplers(dataset, world_size, seed=3, at_least=at_least), strict=True
+    ):
+        assert long.total_size * long.passes >= at_least
+        assert long.total_size * (long.passes - 1) < max(at_least, 1)
+        long.set_epoch(epoch)
+        expected = []
+        for number in range(epoch * long.passes, (epoch + 1) * long.passes):
+            short.set_epoch(number)
+            expected += list(short)
+        assert list(long) == expected
+        assert len(long) == len(expected)
+
+
 def test_defects_and_good_images_are_mixed():
     labels = [1] * 200 + [0] * 200
     images = epoch_of(samplers(Labelled(labels), 1, seed=0), 0)[1]
