@@ -45,9 +45,9 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.11',
     packages=find_packages(include=['kgl_mm', 'kgl_mm.*']),
-    package_data={'kgl_mm.report': ['template/*']},
+    package_data={'kgl_mm.report': ['template/*'], 'kgl_mm.serve': ['template/*']},
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'dev')},
+    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'serve', 'export', 'openvino', 'dev')},
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,
 )

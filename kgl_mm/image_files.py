@@ -5,8 +5,6 @@ import struct
 from io import FileIO
 from pathlib import Path
 
-from PIL import ExifTags, Image
-
 from kgl_mm.errors import UsageError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -15,7 +13,7 @@ HIDDEN = ('.', '@eaDir', '__MACOSX')
 _JPEG, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _PNG, _PNG_END = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR', b'IEND\xaeB`\x82'
 _BMP_INFO = b'(\0\0\0'
-_TURNED = (5, 6, 7, 8)
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -31,7 +29,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise UsageError(f'{path}: no such file') from None
     except EOFError:
         raise UsageError(f'{path}: the file is truncated') from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise UsageError(f'{path}: not a readable image file ({type(error).__name__})') from None
 
 
@@ -53,8 +51,16 @@ def _usual_size(head: bytes, tail: bytes, length: int) -> tuple[int, int] | None
 
 
 def _any_size(file: FileIO, tail: bytes) -> tuple[int, int]:
+    try:
+        from PIL import Image  # where only an exported model runs, it need not be there
+    except ModuleNotFoundError:
+        return _decoded_size(file)
     file.seek(0)
-    with Image.open(file) as image:
+    try:
+        opened = Image.open(file)
+    except Image.DecompressionBombError as error:
+        raise ValueError from error
+    with opened as image:
         # Only a decoder can tell a cut file from one with a camera's own data behind it, or with a wrong length in it.
         looks_cut = dict(JPEG=not tail.endswith(_JPEG_END), BMP=_bmp_length(file) > file.seek(0, 2))
         if looks_cut.get(image.format) and not _decodes(image):
@@ -65,8 +71,29 @@ def _any_size(file: FileIO, tail: bytes) -> tuple[int, int]:
                 raise EOFError
         width, height = image.size
         # OpenCV turns a photograph upright when it decodes it; of a TIFF file, Pillow gives that size itself.
-        turned = image.format != 'TIFF' and image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+        turned = image.format != 'TIFF' and image.getexif().get(_ORIENTATION) in _TURNED
         return (height, width) if turned else (width, height)
+
+
+def _decoded_size(file: FileIO) -> tuple[int, int]:
+    """By OpenCV, which fills what is missing of a cut photograph with gray, so that its end is looked for first."""
+    import cv2
+    import numpy as np
+
+    file.seek(0)
+    content = file.read()
+    if content.startswith(_JPEG):
+        place = 2
+        while content[place : place + 1] == b'\xff' and content[place + 1 : place + 2] != b'\xda':
+            place += 2 + int.from_bytes(content[place + 2 : place + 4])
+        if _JPEG_END not in content[place:]:  # a thumbnail, which has an end of its own, comes before
+            raise EOFError
+    if content.startswith(_PNG[:4]) and _PNG_END not in content:
+        raise EOFError
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError
+    return image.shape[1::-1]
 
 
 def _bmp_length(file: FileIO) -> int:
@@ -74,7 +101,7 @@ def _bmp_length(file: FileIO) -> int:
     return int.from_bytes(file.read(4), 'little')
 
 
-def _decodes(image: Image.Image) -> bool:
+def _decodes(image) -> bool:
     try:
         image.load()
     except OSError:

@@ -66,9 +66,10 @@ def test_the_wheel_carries_configs_and_tools_where_mim_looks(built):
     assert {n.split('/')[0] for n in names if '.dist-info' not in n} == {'kgl_mm'}
 
 
-def test_the_wheel_carries_the_templates_of_the_report(built):
+def test_the_wheel_carries_the_templates_of_pages(built):
     names = set(zipfile.ZipFile(built[1]).namelist())
-    assert {str(path.relative_to(ROOT)) for path in (ROOT / 'kgl_mm/report/template').iterdir()} <= names
+    for package in ('report', 'serve'):
+        assert {str(path.relative_to(ROOT)) for path in (ROOT / f'kgl_mm/{package}/template').iterdir()} <= names
 
 
 def test_no_mm_package_is_a_hard_requirement(built):

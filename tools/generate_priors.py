@@ -10,9 +10,16 @@ from kgl_mm.apis import cli
 
 def main() -> None:
     parser = cli.parser(__doc__)
-    parser.add_argument('checkpoint', help="a checkpoint, or a stage's directory for its newest one")
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help="a checkpoint, or a stage's directory for its newest one; maps made elsewhere need none",
+    )
     parser.add_argument('--out', metavar='DIR', help='the folder of the store (default: WORK_DIR/priors)')
-    parser.add_argument('--method', help='GradCAM, GradCAMPlusPlus, LayerCAM, FullGrad, or another registered one')
+    parser.add_argument(
+        '--method',
+        help='GradCAM, GradCAMPlusPlus, LayerCAM, FullGrad, TeacherStudentSource, PatchMemorySource, FolderSource, ...',
+    )
     parser.add_argument(
         '--method-options',
         nargs='+',

@@ -11,7 +11,9 @@ from kgl_mm.apis import cli
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('model', metavar='WORK_DIR', help='of a run or of one of its stages; a checkpoint; or a config')
+    parser.add_argument(
+        'model', metavar='WORK_DIR', help='of a run or of one of its stages; a checkpoint; a config; an exported file'
+    )
     parser.add_argument('images', nargs='+', metavar='IMAGES', help='files and folders')
     parser.add_argument('--checkpoint', metavar='PATH', help='which one; a config needs it')
     parser.add_argument('--out', metavar='DIR', help='write pictures with heat maps and regions there')
@@ -20,7 +22,10 @@ def main() -> None:
     parser.add_argument('--batch-size', type=int, default=4, help='images at once (default: 4)')
     parser.add_argument('--device', help='cpu, cuda or cuda:N (default: a GPU where there is one)')
     args = parser.parse_args()
-    cli.choose_device(args.device)
+    from kgl_mm.inspection.exported_network import is_exported
+
+    if not is_exported(args.model):  # whose runtime has devices of its own
+        cli.choose_device(args.device)
 
     from kgl_mm.apis.inspector import DefectInspector
     from kgl_mm.apis.predict import predict

@@ -12,13 +12,12 @@ from mmengine.registry import DefaultScope
 from kgl_mm.datasets.binding import bind_priors
 from kgl_mm.datasets.masks import decode, read_mask
 from kgl_mm.engine.hooks.prior_generation_hook import build_method
+from kgl_mm.engine.loading import hook_settings, load_dataset, load_model
 from kgl_mm.engine.stages import stages_of
 from kgl_mm.evaluation.functional import average_precision, precision_recall
 from kgl_mm.files import read_json, write_atomically
 from kgl_mm.saliency.base import resize
 from kgl_mm.visualization import draw_comparison
-
-from .generate import hook_settings, load_dataset, load_model
 
 PICTURE = 'guided.png'
 
@@ -64,7 +63,7 @@ def _map(stage: Config, checkpoint: Path, data: dict) -> np.ndarray:
     with DefaultScope.overwrite_default_scope(stage.get('default_scope', 'mmengine')):
         model = load_model(stage, checkpoint)
         head = getattr(model, 'head', None)
-        settings = dict(type='kgl_mm.SegmentationMap') if hasattr(head, 'segment') else hook_settings(stage).method
+        settings = dict(type='kgl_mm.SegmentationMap') if hasattr(head, 'segment') else hook_settings(stage).view
         batch = model.data_preprocessor(pseudo_collate([data]), training=False)
         if getattr(head, 'channel', None) == 'given':  # methods that make priors show a model images alone
             with torch.no_grad():

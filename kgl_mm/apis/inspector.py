@@ -7,10 +7,11 @@ from typing import Any
 
 from kgl_mm.errors import UsageError, check_number
 from kgl_mm.inspection import Result, Source, Threshold, sources
+from kgl_mm.inspection.exported_network import is_exported, open_network
 
 
 class DefectInspector:
-    """Inspects images with the model of a finished run.
+    """Inspects images with the model of a finished run, or with what ``tools/export.py`` made of it.
 
     ``inspector(images)`` takes a path, a folder, an array (gray, BGR or BGRA of 8 or 16 bits), or a list of these, and
     gives a list of :class:`~kgl_mm.inspection.Result` in their order; an iterator gives an iterator, which reads a
@@ -21,7 +22,8 @@ class DefectInspector:
     map is the segmentation of a guided model, else the evidence by LayerCAM.
 
     Args:
-        work_dir_or_config: of a run, of one of its stages, or a config; a checkpoint that lies beside its config.
+        work_dir_or_config: of a run, of one of its stages, or a config; a checkpoint that lies beside its config; or an
+            exported file (.onnx, or .xml of OpenVINO), which needs neither torch nor the mm packages.
         checkpoint: a file or a directory; a config needs it.
         device: such as ``'cpu'`` or ``'cuda:1'``; by default a GPU where there is one.
 
@@ -35,12 +37,17 @@ class DefectInspector:
     def __init__(
         self, work_dir_or_config: Any, checkpoint: str | Path | None = None, device: str | None = None
     ) -> None:
-        from kgl_mm._require import require_mm
+        if is_exported(work_dir_or_config):
+            if checkpoint is not None:
+                raise UsageError(f'{work_dir_or_config}: has its weights in it; leave the checkpoint out')
+            self.network = open_network(work_dir_or_config, device)
+        else:
+            from kgl_mm._require import require_mm
 
-        require_mm()
-        from .torch_network import TorchNetwork
+            require_mm()
+            from .torch_network import TorchNetwork
 
-        self.network = TorchNetwork(work_dir_or_config, checkpoint, device)
+            self.network = TorchNetwork(work_dir_or_config, checkpoint, device)
         self.judge = self.network.judge
 
     @property

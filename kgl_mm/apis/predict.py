@@ -8,9 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
-
 from kgl_mm.errors import UsageError
 from kgl_mm.image_files import HIDDEN, SUFFIXES
 from kgl_mm.inspection import Result, Source, sources
@@ -43,15 +40,11 @@ def predict(
     prints = len(found) <= LINES or not sys.stdout.isatty()
     with ExitStack() as stack:
         row = _writer(table, stack)
-        console = Console(stderr=True)
-        bar = stack.enter_context(
-            Progress(console=console, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty())
-        )
-        task = bar.add_task('inspecting', total=len(found))
+        advance = _bar(len(found), stack)
 
         def on_error(source: Source, error: UsageError) -> None:
             faults.append((source.name, str(error)))
-            bar.advance(task)
+            advance()
 
         used = set()
         for result in inspector.stream(found, batch_size, on_error):
@@ -61,11 +54,26 @@ def predict(
                 print(f'{_printable(result.name)}: {result}')
             if out:
                 result.save(_place(Path(out), result.name, used))
-            bar.advance(task)
+            advance()
         for name, fault in faults:
             row(dict(image=name, error=fault))
     _say(inspector, images, labels, [fault for _, fault in faults])
     return labels
+
+
+def _bar(total: int, stack: ExitStack) -> Callable[[], None]:
+    """What moves a progress bar on; where only an exported model runs, there may be none."""
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ModuleNotFoundError:
+        return lambda: None
+    console = Console(stderr=True)
+    bar = stack.enter_context(
+        Progress(console=console, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty())
+    )
+    task = bar.add_task('inspecting', total=total)
+    return lambda: bar.advance(task)
 
 
 def _say(inspector: DefectInspector, images: Sequence[str], labels: Counter, faults: list[str]) -> None:

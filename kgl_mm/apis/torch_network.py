@@ -17,12 +17,12 @@ from torch import nn
 from kgl_mm.engine.checkpoint_io import load_from_file, use_safe_loading
 from kgl_mm.engine.config import innermost
 from kgl_mm.engine.hooks.prior_generation_hook import test_pipeline
+from kgl_mm.engine.loading import load_model
 from kgl_mm.engine.work_dir import find_run
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.inspection import Judge, Source, Threshold
-from kgl_mm.saliency import LayerCAM, SaliencyMethod, SegmentationMap, evidence
+from kgl_mm.saliency import AnomalyMap, LayerCAM, SaliencyMethod, SegmentationMap, evidence
 
-from .generate import load_model
 from .sight import Sight
 
 LOADER = 'LoadImageFromFile'
@@ -134,6 +134,8 @@ class TorchNetwork:
             return None
         if hasattr(head, 'segment'):
             return SegmentationMap(self.model, normalize=None)
+        if hasattr(head, 'calibrated'):
+            return AnomalyMap(self.model)
         return LayerCAM(self.model, normalize='evidence' if self.judge.has_good else 'max')
 
 

@@ -11,6 +11,7 @@ from kgl_mm.engine.distributed import process_group
 from kgl_mm.engine.run import put_aside, run_stages
 from kgl_mm.engine.stages import latest_checkpoint, stages_of, writer
 from kgl_mm.errors import UsageError
+from kgl_mm.evaluation.thresholds import origin
 from kgl_mm.files import read_json, write_atomically, write_json
 from kgl_mm.report import try_report
 from kgl_mm.visualization import SHEET
@@ -73,7 +74,7 @@ def summary(metrics: dict, work_dir: Path) -> str:
                 name = f'{stage} {split} AP'
                 interval = f' ({found["AP_low"]:.3f} to {found["AP_high"]:.3f})' if 'AP_low' in found else ''
                 lines.append(f'{name:<18} {found["AP"]:.3f}{interval}, {found["num_images"]} images')
-                kind = 'chosen on validation data' if found['threshold_calibrated'] else 'not calibrated'
+                kind = origin(found['threshold_calibrated'], found.get('threshold_aim'))
                 wrong = f'{found["FP"]} false alarms, {found["FN"]} misses'
                 lines.append(f'{"":<18} {wrong} at threshold {found["threshold"]:.3f} ({kind})')
             elif 'macro_AP' in found:

@@ -45,7 +45,8 @@ class DefectDataset(BaseDataset):
         data_root: the folder of the data set; by default ``$KGL_DATA_ROOT/NAME``, else ``data/NAME``.
         split: ``'train'``, ``'val'`` or ``'test'``.
         pipeline: transforms.
-        num_positives: how many defective images training may use; the first five are among the first ten.
+        num_positives: how many defective images training may use; the first five are among the first ten. With 0
+            it learns from good images alone, and there need not be any other.
         val_fraction: the share of the training part, by unit, that is kept for validation.
         leave_out: ``(part, parts)``: of so many parts of the training images, by unit, the one that is left out.
         seed: of the validation part and of the choice of defective images.
@@ -85,6 +86,7 @@ class DefectDataset(BaseDataset):
         self.leave_out = leave_out
         self.seed = seed
         self.sample_seed = SampleSeed()
+        self._needs_defects = split == 'train' and num_positives != 0
         self._cache = None
         kwargs.setdefault('test_mode', split != 'train')
         root = Path(data_root or Path(os.environ.get('KGL_DATA_ROOT') or 'data', self.NAME)).expanduser()
@@ -123,10 +125,12 @@ class DefectDataset(BaseDataset):
             raise UsageError(f'{self.data_root}: {layout}; {self.MISSING} (the folder holds {there})')
         samples = self._cut_validation(samples)
         chosen = [sample for sample in samples if sample.split == self.split]
-        if self.split == 'train' and self.num_positives is not None:
+        if self.split == 'train' and self.num_positives:
             chosen = self._limit_positives(chosen)
         if self.split == 'train' and self.leave_out:
             chosen = self._part(chosen)
+        if self.split == 'train' and self.num_positives == 0:  # parts are the same with and without defective images
+            chosen = [sample for sample in chosen if not sample.label]
         self._check(chosen, samples)
         return [
             dict(img_path=s.img_path, gt_label=s.label, mask_path=s.mask_path, unit=s.unit)
@@ -138,6 +142,15 @@ class DefectDataset(BaseDataset):
         seen = copy.copy(self)
         if self.leave_out:
             seen._keeps = False
+            seen._fully_initialized = False
+            seen.full_init()
+        return seen
+
+    def with_defects(self) -> 'DefectDataset':
+        """The same, with the defective images that ``num_positives=0`` leaves out, where there are any."""
+        seen = copy.copy(self)
+        if self.split == 'train' and self.num_positives == 0:
+            seen.num_positives = None
             seen._fully_initialized = False
             seen.full_init()
         return seen
@@ -203,7 +216,10 @@ class DefectDataset(BaseDataset):
         """Everything that is wrong, in one message; what may be meant as it is, as a warning."""
         faults = []
         counts = Counter(sample.label for sample in samples if sample.split == self.split)
-        if empty := [name for label, name in enumerate(self.metainfo['classes']) if not counts[label]]:
+        classes = list(enumerate(self.metainfo['classes']))
+        if self.split == 'train' and not self._needs_defects:
+            classes = classes[:1]
+        if empty := [name for label, name in classes if not counts[label]]:
             sentence = f'the {self.split} part of {self.data_root} has no image of class {", ".join(empty)}'
             if self.split == 'train' or not chosen:
                 faults.append(sentence)

@@ -5,6 +5,7 @@ require_mm()
 from .atomic_backend import AtomicBackend  # noqa: E402
 from .bf16_optim_wrapper import Bf16OptimWrapper  # noqa: E402
 from .hooks import (  # noqa: E402
+    CalibrationHook,
     ChannelsLastHook,
     GuidanceHook,
     PriorGenerationHook,
@@ -16,6 +17,7 @@ from .hooks import (  # noqa: E402
 __all__ = [
     'AtomicBackend',
     'Bf16OptimWrapper',
+    'CalibrationHook',
     'ChannelsLastHook',
     'GuidanceHook',
     'PriorGenerationHook',

@@ -61,19 +61,20 @@ def set_data(cfg: Config, **settings: Any) -> None:
     """Give the data sets of all splits the same settings, and a validation part where one is asked for.
 
     ``set_data(cfg, fold=1, val_fraction=0.2)`` sets both on every data set; with a validation part there is then a
-    validation loop, made of the test loop's parts, whose metric chooses the threshold.
+    validation loop, made of the test loop's parts, whose metric chooses the threshold, by default for the best F1.
     """
     for split in ('train', 'val', 'test'):
         if loader := cfg.get(f'{split}_dataloader'):
             innermost(loader.dataset).update(settings)
     if settings.get('val_fraction') and not cfg.get('val_dataloader'):
+        asked = cfg.get('val_evaluator') or {}  # --cfg-options val_evaluator.threshold_aim=...
         cfg.val_dataloader = copy.deepcopy(cfg.test_dataloader)
         innermost(cfg.val_dataloader.dataset).split = 'val'
         cfg.val_evaluator = copy.deepcopy(cfg.test_evaluator)
         cfg.val_cfg = dict()
         for metric in [cfg.val_evaluator] if isinstance(cfg.val_evaluator, dict) else cfg.val_evaluator:
             if metric['type'] == 'kgl_mm.DefectMetric':
-                metric['threshold_aim'] = 'f1'
+                metric.update(dict(threshold_aim='f1') | asked)
     if settings.get('labels') == 'kind':
         _fit_outputs(cfg)
 

@@ -57,6 +57,18 @@ def readers(cfg: Config, split: str = 'train') -> list[dict]:
     return [step for step in _pipeline(cfg, split) if step.get('type') == READER and not step.get('store')]
 
 
+def stores_read(cfg: Config) -> list[str]:
+    """The stores that the ``LoadPrior`` steps of a training were given."""
+    stores = [step.get('store') or [] for step in _pipeline(cfg, 'train') if step.get('type') == READER]
+    return [str(path) for store in stores for path in ([store] if isinstance(store, str) else store)]
+
+
+def is_part(cfg: Config) -> bool:
+    """Whether it is one of the parts of a cross-fitted run, which has not seen the images that it writes maps of."""
+    loader = cfg.get('train_dataloader')
+    return bool(loader and innermost(loader.dataset).get('leave_out'))
+
+
 def rounds_of(cfg: Config) -> list[str]:
     """The names of the last stage and of the rounds that repeat it."""
     last = list(cfg.get('stages') or dict(stage1={}))[-1]
@@ -79,8 +91,8 @@ def stores_for(name: str, stages: dict[str, Config], root: Path) -> list[Path]:
     before = list(stages)[: list(stages).index(name)]
     writing = [stage for stage in before if writer(stages[stage])]
     chosen = writing[-1:]
-    if chosen and _is_part(stages[chosen[0]]):
-        chosen = [stage for stage in writing if _is_part(stages[stage])]
+    if chosen and is_part(stages[chosen[0]]):
+        chosen = [stage for stage in writing if is_part(stages[stage])]
     for stage in chosen:
         layers = [hook.get('layer', 'evidence') for hook in writers(stages[stage])]
         if wrong := {step.get('layer', 'evidence') for step in readers(stages[name])} - set(layers):
@@ -114,7 +126,7 @@ def find_checkpoint(cfg: Config, checkpoint: str | Path) -> tuple[Path, str, Con
 
 def refuse_empty_parts(stages: dict[str, Config]) -> None:
     """Say it before any training where there are more cross-fitted parts than the images can fill."""
-    part = next((cfg for cfg in stages.values() if cfg.get('train_dataloader') and _is_part(cfg)), None)
+    part = next((cfg for cfg in stages.values() if is_part(cfg)), None)
     if part:
         settings = dict(innermost(part.train_dataloader.dataset), pipeline=[], lazy_init=True)
         try:
@@ -144,10 +156,6 @@ def _check_given(name: str, cfg: Config) -> None:
 def _pipeline(cfg: Config, split: str) -> list:
     loader = cfg.get(f'{split}_dataloader')
     return innermost(loader.dataset).get('pipeline', []) if loader else []
-
-
-def _is_part(cfg: Config) -> bool:
-    return bool(innermost(cfg.train_dataloader.dataset).get('leave_out'))
 
 
 def _with_parts(configs: dict[str, Config], parts: int) -> dict[str, Config]:

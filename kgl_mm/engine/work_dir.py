@@ -4,8 +4,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from kgl_mm.engine.config import innermost, load_config
-from kgl_mm.engine.stages import READER, find_checkpoint, latest_checkpoint
+from kgl_mm.engine.config import load_config
+from kgl_mm.engine.stages import find_checkpoint, latest_checkpoint, stores_read
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json
 
@@ -28,7 +28,10 @@ def find_run(target: str | Path | Config, checkpoint: str | Path | None = None) 
         return find_checkpoint(cfg, path)[2], path
     home = checkpoint_of(Path(target))
     path = home if checkpoint is None else checkpoint_of(Path(checkpoint))
-    return _config_in(path.parent) or _config_of(home.parent), path
+    found = configs_in(path.parent) or configs_in(home.parent)
+    if not found:
+        raise UsageError(f'{home.parent}: the run left no config in it; pass its config and a checkpoint')
+    return load_config(found[-1]), path
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -61,20 +64,11 @@ def _finished(root: Path) -> dict[str, Path]:
 
 def _read_by(folder: Path) -> set[str]:
     """The stages whose priors a stage read, which therefore came before it."""
-    loader = (_config_in(folder) or {}).get('train_dataloader')
-    steps = innermost(loader.dataset).get('pipeline', []) if loader else []
-    stores = [step.get('store') or [] for step in steps if step.get('type') == READER]
-    return {Path(path).parent.name for store in stores for path in ([store] if isinstance(store, str) else store)}
+    found = configs_in(folder)
+    return {Path(path).parent.name for path in stores_read(load_config(found[-1]))} if found else set()
 
 
-def _config_in(folder: Path) -> Config | None:
-    """The config that a training, and each test since, left in the directory of a stage."""
-    found = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
-    return load_config(found[-1].absolute()) if found else None
-
-
-def _config_of(folder: Path) -> Config:
-    cfg = _config_in(folder)
-    if cfg is None:
-        raise UsageError(f'{folder}: the run left no config in it; pass its config and a checkpoint')
-    return cfg
+def configs_in(folder: Path) -> list[Path]:
+    """The configs that a training, and each test since, left in the directory of a stage, the newest last."""
+    files = sorted(folder.glob('*/vis_data/config.py')) or sorted(folder.glob('*.py'), key=lambda f: f.stat().st_mtime)
+    return [file.absolute() for file in files]

@@ -7,7 +7,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub, print_log
 
 from kgl_mm.errors import UsageError
-from kgl_mm.evaluation import functional
+from kgl_mm.evaluation import functional, thresholds
+from kgl_mm.evaluation.pixels import SharedTally
 from kgl_mm.registry import METRICS
 
 
@@ -22,14 +23,23 @@ class DefectMetric(BaseMetric):
     the confusion matrix. What the images cannot answer is absent.
 
     The threshold is a probability of defect. Training stores the chosen one in the message hub as
-    ``threshold=dict(value, aim, calibrated)``; without it 0.5 is used and ``threshold_calibrated`` is 0.
+    ``threshold=dict(value, aim, calibrated)``, the aim in words; without it 0.5 is used and ``threshold_calibrated`` is
+    0. ``miss_rate_high`` is the share of new defective parts that may be missed at it, with 95 % certainty, judged by
+    how many of these were.
+
+    Where predictions carry a map in [0, 1] (``pred_map``, 1 x H x W, as that of a detector) and data samples a ``mask``
+    of that size: ``pixel_AUROC``, ``pixel_AP`` over all pixels, and ``AUPRO``, the mean overlap with the regions of the
+    masks up to a false positive rate of 0.3, over 0.3. Defective images without a mask are left out there, good ones
+    need none. Memory for these does not grow with the images.
 
     After an evaluation ``table`` holds, on the main process, a dict an image: ``sample_idx``, ``img_path``, ``label``,
-    ``probabilities``, and with a good class ``score`` (the probability of defect) and ``log_odds``.
+    ``probabilities``, and with a good class ``score`` (the probability of defect) and ``log_odds``; ``threshold`` is
+    the one that was used, as in the message hub.
 
     Args:
-        threshold_aim: Rule of ``functional.choose_threshold``. When given, as for validation data, the threshold it
-            chooses is returned as ``chosen_threshold``, and what is counted at a threshold is counted there.
+        threshold_aim: ``'f1'``, ``'misses=0.02'`` or ``'miss=100:false_alarm=1'``, see :mod:`.thresholds`. When given,
+            as for validation data, the threshold that serves it best is returned as ``chosen_threshold``, and what is
+            counted at a threshold is counted there.
         good: Name of the good class; the data set has one if it is the first of its ``classes``, or if it names none.
         **kwargs: Of ``BaseMetric``. Its ``collect_device`` and ``collect_dir`` matter only to samples that have no
             ``sample_idx``.
@@ -44,8 +54,12 @@ class DefectMetric(BaseMetric):
     def __init__(self, threshold_aim: str | dict | None = None, good: str = 'good', **kwargs) -> None:
         super().__init__(**kwargs)
         self.threshold_aim = threshold_aim
+        self.aim = None if threshold_aim is None else thresholds.aim_in_words(threshold_aim)
         self.good = good
         self.table: list[dict] = []
+        self.threshold: dict = {}
+        self._said: set[str] = set()
+        self._pixels = SharedTally()
 
     def process(self, data_batch, data_samples) -> None:
         for sample in data_samples:
@@ -61,6 +75,8 @@ class DefectMetric(BaseMetric):
                 raise UsageError(f'DefectMetric needs one gt_label of 0 or more an image, but {image} has {label}.')
             probabilities = torch.as_tensor(sample['pred_score']).detach().flatten().cpu().double().numpy()
             self.results.append(image | {'label': int(label[0]), 'probabilities': probabilities})
+            if sample.get('pred_map') is not None and index is not None:
+                self._count_pixels(image, sample, is_good=not label[0])
 
     def evaluate(self, size: int) -> dict:
         """Metrics over the ``size`` images of the data set, each counted once, however often the sampler gave it."""
@@ -75,12 +91,35 @@ class DefectMetric(BaseMetric):
                 'a sampler that visits every image.'
             )
         metrics = [None]
+        pixels, lacking = self._pixels.total(all_gather_object)
         if is_main_process():
             computed = self.compute_metrics([distinct[key] for key in sorted(distinct)])
+            computed |= self._of_pixels(pixels, lacking)
             metrics = [{f'{self.prefix}/{name}' if self.prefix else name: value for name, value in computed.items()}]
         broadcast_object_list(metrics)
         self.results.clear()
         return metrics[0]
+
+    def _count_pixels(self, image: dict, sample: dict, is_good: bool) -> None:
+        map, mask = (
+            None if x is None else torch.as_tensor(x).detach().float().cpu()[0].numpy()
+            for x in (sample['pred_map'], sample.get('mask'))
+        )
+        try:
+            self._pixels.add(tuple(image.values()), map, mask, is_good)
+        except UsageError as error:
+            raise UsageError(f'{image["img_path"]}: {error}') from None
+
+    def _of_pixels(self, pixels, lacking: int) -> dict:
+        if not pixels.images and not lacking:
+            return {}
+        metrics = pixels.metrics()
+        if lacking:
+            left = 'without them' if metrics else 'so there are no pixel metrics'
+            self._warn(f'{lacking} defective images have a map and no mask, {left}: add masks, and LoadMask.')
+        elif not metrics:
+            self._warn('no pixel metrics: no mask marks a defect.')
+        return metrics
 
     def compute_metrics(self, results: list) -> dict:
         probabilities, labels = _arrays(results)
@@ -90,7 +129,7 @@ class DefectMetric(BaseMetric):
         has_good = not classes or classes[0] == self.good
         metrics = self._good_or_defective(probabilities, labels) if has_good else {}
         if not has_good and len(classes) == 2:
-            _warn(
+            self._warn(
                 f'no AP and AUROC: class 0 is {classes[0]!r}, not {self.good!r}, so both classes count as defects; '
                 f'if it is the good class, set DefectMetric(good={classes[0]!r}).'
             )
@@ -110,19 +149,33 @@ class DefectMetric(BaseMetric):
         defects = int(np.count_nonzero(labels))
         one_class = defects in (0, len(labels))
         chosen = {}
-        if self.threshold_aim is not None and not one_class:
-            chosen = {'chosen_threshold': functional.choose_threshold(scores, labels, self.threshold_aim)}
-            stored = {'value': chosen['chosen_threshold'], 'calibrated': True}
+        if self.aim and not one_class:
+            chosen = {'chosen_threshold': thresholds.choose_threshold(scores, labels, self.threshold_aim)}
+            stored = {'value': chosen['chosen_threshold'], 'aim': self.aim, 'calibrated': True}
+        self.threshold = stored
         at_threshold = {
             'threshold': stored['value'],
             'threshold_calibrated': stored['calibrated'],
             **functional.at_threshold(scores, labels, stored['value']),
             'num_defects': defects,
         }
+        if defects:
+            at_threshold['miss_rate_high'] = thresholds.miss_rate_bound(at_threshold['FN'], defects)
         if one_class:
             missing, left = ('good', 'FN, recall') if defects else ('defective', 'FP')
-            _warn(f'no AP and AUROC: none of the {len(labels)} images is {missing}; left are {left} and accuracy.')
+            uncalibrated = ', and no threshold can be chosen, so it stays uncalibrated' if self.aim else ''
+            self._warn(
+                f'no AP and AUROC: none of the {len(labels)} images is {missing}; left are {left} and accuracy'
+                f'{uncalibrated}.'
+            )
             return at_threshold
+        if chosen:
+            print_log(
+                f'threshold {stored["value"]:.3f} for {self.aim}: {at_threshold["FN"]} of {defects} missed, so of new '
+                f'defects up to {at_threshold["miss_rate_high"]:.0%} may be (with 95 % certainty); '
+                f'{at_threshold["FP"]} of {len(labels) - defects} good ones rejected',
+                logger='current',
+            )
         metrics = {
             'AP': functional.average_precision(log_odds, labels),
             'AUROC': functional.auroc(log_odds, labels),
@@ -149,10 +202,16 @@ class DefectMetric(BaseMetric):
         print_log(f'by class:\n{_aligned(by_class)}\n{_aligned(confusion)}', logger='current')
         metrics = {'accuracy': functional.accuracy(probabilities, labels)}
         if len(set(labels.tolist())) == 1:
-            _warn(f'no macro AP: all {len(labels)} images are of class {names[labels[0]]}; left is accuracy.')
+            self._warn(f'no macro AP: all {len(labels)} images are of class {names[labels[0]]}; left is accuracy.')
         else:
             metrics['macro_AP'] = functional.macro_average_precision(probabilities, labels)
         return metrics
+
+    def _warn(self, sentence: str) -> None:
+        """Once, however many epochs it is true of."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            print_log(sentence, logger='current', level=logging.WARNING)
 
 
 def _arrays(results: list) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +237,3 @@ def _aligned(rows: list[list]) -> str:
     cells = [['-' if x is None else f'{x:.4f}' if isinstance(x, float) else str(x) for x in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return '\n'.join('  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
-
-
-def _warn(sentence: str) -> None:
-    print_log(sentence, logger='current', level=logging.WARNING)

@@ -44,7 +44,7 @@ def average_precision(scores, labels, weights=None) -> float:
     >>> average_precision([0.9, 0.8, 0.7, 0.1], [1, 0, 1, 0])
     0.8333333333333333
     """
-    _, hits, alarms = _tally(scores, labels, weights)
+    _, hits, alarms = tally(scores, labels, weights)
     return float(_average_precision(hits, alarms))
 
 
@@ -54,16 +54,27 @@ def precision_recall(scores, labels) -> tuple[np.ndarray, np.ndarray]:
     >>> [line.round(2).tolist() for line in precision_recall([0.9, 0.8, 0.1], [1, 0, 1])]
     [[0.0, 0.5, 0.5, 0.5, 0.5, 1.0], [1.0, 1.0, 0.5, 0.5, 0.67, 0.67]]
     """
-    _, hits, alarms = _tally(scores, labels)
+    _, hits, alarms = tally(scores, labels)
     found = hits.cumsum()
     recall, precision = found / found[-1], found / (found + alarms.cumsum())
     # each precision holds over the recall that it gains
     return np.stack([np.r_[0, recall[:-1]], recall], 1).ravel(), np.repeat(precision, 2)
 
 
+def roc_curve(scores, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the good images that are called defective, and of the defects, from no call to all of them.
+
+    >>> [line.tolist() for line in roc_curve([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0])]
+    [[0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0]]
+    """
+    _, hits, alarms = tally(scores, labels)
+    hits, alarms = (np.r_[0, kind.cumsum()] / kind.sum() for kind in (hits, alarms))
+    return alarms, hits
+
+
 def auroc(scores, labels, weights=None) -> float:
     """Probability that a defect scores above a good image, ties counted half."""
-    _, hits, alarms = _tally(scores, labels, weights)
+    _, hits, alarms = tally(scores, labels, weights)
     return float(_auroc(hits, alarms))
 
 
@@ -112,13 +123,13 @@ def at_threshold(scores, labels, threshold: float) -> dict[str, float]:
 
 def fp_at_zero_fn(scores, labels) -> int:
     """Good images called defective at the highest threshold that misses no defect."""
-    _, hits, alarms = _tally(scores, labels)
+    _, hits, alarms = tally(scores, labels)
     return int(alarms[: np.flatnonzero(hits)[-1] + 1].sum())
 
 
 def recall_at_fpr(scores, labels, rate: float) -> float:
     """Highest share of defects found while at most ``rate`` of the good images are called defective."""
-    _, hits, alarms = _tally(scores, labels)
+    _, hits, alarms = tally(scores, labels)
     allowed = alarms.cumsum() / alarms.sum() <= rate
     return float((hits.cumsum() * allowed).max() / hits.sum())
 
@@ -131,26 +142,10 @@ def best_f1(scores, labels) -> tuple[float, float]:
     >>> best_f1([0.9, 0.8, 0.3, 0.1], [1, 1, 0, 0])
     (1.0, 0.55)
     """
-    thresholds, hits, alarms = _tally(scores, labels)
+    thresholds, hits, alarms = tally(scores, labels)
     f1 = 2 * hits.cumsum() / ((hits + alarms).cumsum() + hits.sum())
     best = int(f1.argmax())
-    return float(f1[best]), _below(thresholds, best)
-
-
-def choose_threshold(scores, labels, aim: str | dict = 'f1') -> float:
-    """Threshold by one named rule, meant for validation data.
-
-    ``'f1'`` aims at the best F1, ``dict(miss=RATE)`` at the fewest calls that miss at most that share of the defects.
-    The threshold lies halfway between the last score called defective and the next lower one, so it is glued to no
-    image.
-    """
-    if aim == 'f1':
-        return best_f1(scores, labels)[1]
-    if not isinstance(aim, dict) or set(aim) != {'miss'} or not 0 <= aim['miss'] < 1:
-        raise UsageError(f"threshold aim {aim!r} is unknown: give 'f1' or dict(miss=RATE) with a RATE in [0, 1).")
-    thresholds, hits, _ = _tally(scores, labels)
-    missed = (hits.sum() - hits.cumsum()) / hits.sum()
-    return _below(thresholds, int(np.argmax(missed <= aim['miss'])))
+    return float(f1[best]), below(thresholds, best)
 
 
 def confusion_matrix(predicted, labels, num_classes: int) -> np.ndarray:
@@ -220,7 +215,7 @@ def _groups(scores, labels):
     return -ascending, group, defective
 
 
-def _tally(scores, labels, weights=None):
+def tally(scores, labels, weights=None):
     """Distinct scores, descending, and at each the weight of the defects and of the good images; three (G,) arrays."""
     thresholds, group, defective = _groups(scores, labels)
     weights = np.ones(len(group)) if weights is None else np.asarray(weights, np.float64)
@@ -251,7 +246,7 @@ def _auroc(hits, alarms):
     return (alarms * (found - hits / 2)).sum(-1) / (found[..., -1] * alarms.sum(-1))
 
 
-def _below(thresholds, index):
+def below(thresholds, index):
     """Halfway from a distinct score to the next lower one; the score itself where there is none."""
     here = thresholds[index]
     if index + 1 == len(thresholds):

@@ -9,6 +9,7 @@ import numpy as np
 
 from kgl_mm.errors import UsageError
 from kgl_mm.evaluation.functional import event_probability
+from kgl_mm.evaluation.thresholds import origin
 from kgl_mm.files import write_atomically
 from kgl_mm.visualization import draw_verdict
 
@@ -25,8 +26,7 @@ class Threshold:
     aim: str | None = None
 
     def __str__(self) -> str:
-        how = f'chosen on validation data for {self.aim}' if self.calibrated else self.aim or 'not calibrated'
-        return f'{self.value:.3f} ({how})'
+        return f'{self.value:.3f} ({origin(self.calibrated, self.aim)})'
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,16 @@ def otsu_threshold(map) -> float:
     return float(map[gray <= level].max())
 
 
+def painted_mask(map) -> np.ndarray:
+    """Mask of 0 and 1, uint8, of a map in [0, 1] that a person painted, at whatever size it is read.
+
+    It is what Otsu's method marks, so that a thin stroke survives that shrinking has made faint; of a map that is white
+    all over it is everything.
+    """
+    map = as_map(map)
+    return np.ones(map.shape, np.uint8) if map.min() >= 1 else binarize(map)
+
+
 def binarize(map, dilation: int = 0, max_area: float | None = None) -> np.ndarray:
     """Mask of 0 and 1, uint8, of what Otsu's method marks; empty for a constant map.
 

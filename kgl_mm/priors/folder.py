@@ -42,12 +42,12 @@ class Folder:
         self.root = str(Path(root).expanduser()) if self.local else str(root).rstrip('/')
         self._inside = set()  # folders that are known to lie in the root
 
-    def path(self, key: str, layer: str) -> str:
-        """Where the map of a key is or would be."""
+    def path(self, key: str, layer: str, within: str = '') -> str:
+        """Where the map of a key is or would be; ``within`` is a folder of the store in which layers are kept too."""
         check(key, layer)
         if not self.local:
-            return f'{self.root}/{layer}/{quote(key) if self.root.startswith("http") else key}.png'
-        path = f'{self.root}/{layer}/{key}.png'
+            return f'{self.root}/{within}{layer}/{quote(key) if self.root.startswith("http") else key}.png'
+        path = f'{self.root}/{within}{layer}/{key}.png'
         parent = path.rpartition('/')[0]
         if parent not in self._inside:
             try:

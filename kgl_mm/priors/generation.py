@@ -5,10 +5,8 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,6 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import print_log
 from rich.console import Console
 from rich.progress import track
-from torch import nn
 from torch.utils.data import DataLoader
 
 from kgl_mm.datasets.masks import read_mask
@@ -29,7 +26,10 @@ from kgl_mm.saliency import Explanation, SaliencyMethod
 from kgl_mm.visualization import SHEET, draw_contact_sheet
 
 from .binarize import binarize
+from .fingerprint import without_addresses
 from .quality import quality, summary, trust, warnings_of
+from .sources import PriorSource, as_source
+from .sources.base import inputs_of, steady
 from .store import PriorStore
 
 FLIPS = ('h', 'v')
@@ -38,7 +38,7 @@ COLUMNS = 6
 
 
 def generate(
-    method: SaliencyMethod,
+    source: PriorSource | SaliencyMethod,
     dataset: BaseDataset,
     store: PriorStore,
     layer: str = 'evidence',
@@ -48,6 +48,7 @@ def generate(
     bits: int = 16,
     flips: Sequence[str] = FLIPS,
     threads: int = 1,
+    fit_on: BaseDataset | None = None,
 ) -> list[dict]:
     """Write the map of every image; returns the store's entries of them, in the order of the data set.
 
@@ -58,7 +59,7 @@ def generate(
     image has a mask. At the end there are one line on all of them, warnings, and a contact sheet in the store.
 
     Args:
-        method: with a model that is ready to look, on its device.
+        source: of the maps, with a model that is ready to look, on its device; a saliency method is one too.
         dataset: as it is to be looked at: without augmentation. See :func:`as_tested`.
         store: where to; images are named by their path inside ``dataset.data_root``.
         layer: the layer of the store.
@@ -69,7 +70,9 @@ def generate(
         flips: of ``'h'``, ``'v'``, ``'hv'``, by which trust is measured, at a pass for each that the method does not
             average over; none for no trust.
         threads: of each process on a CPU. Sums depend on it in their last bits; several processes use more cores.
+        fit_on: whose good images the source may learn from; by default those of ``dataset``.
     """
+    source = as_source(source)
     rank, world = get_dist_info()
     check_settings(batch_size, num_workers, fraction, bits, threads)
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
@@ -79,21 +82,23 @@ def generate(
     keys = keys_of(paths, dataset.data_root)
     classes = dataset.metainfo.get('classes')
     has_good = not classes or classes[0] == 'good'
-    if not has_good and method.target == 'defect':
+    if not has_good and getattr(source, 'target', None) == 'defect':
         print_log(
             f'Warning: the maps show what speaks against class 0, {classes[0]!r}: if that is no good class, '
             "choose target='predicted'.",
             logger='current',
             level=logging.WARNING,
         )
-    with _steady(threads):
-        first = _inputs(method.model, pseudo_collate([dataset[0]]))[0]
-        method.prepare(first)
+    with steady(threads):
+        if source.learns:
+            source.fit(dataset if fit_on is None else fit_on)
+        first, sample = inputs_of(source.model, pseudo_collate([dataset[0]]))
+        source.prepare(first)
         if layer not in store.layers():
-            method.explain(first)  # what is wrong with it shows before there is a store of it
-        source = source_of(method, dataset, paths, flips)
-        digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:12]
-        store.begin(layer, source, bits=bits, fraction=fraction)
+            source.explain(first, sample)  # what is wrong with it shows before there is a store of it
+        made_of = source_of(source, dataset, paths, flips)
+        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+        store.begin(layer, made_of, bits=bits, fraction=fraction)
         states = [_state(store, layer, key, path, digest) for key, path in zip(keys, paths, strict=True)]
         barrier()  # nobody writes before all have seen the same
         if rank == 0:
@@ -102,13 +107,14 @@ def generate(
         mine = [batch for batch in batches if any(states[i] in TO_DO for i in batch)][rank::world]
         loader = DataLoader(dataset, batch_sampler=mine, num_workers=num_workers, collate_fn=pseudo_collate)
         for indices, batch in zip(mine, _progress(loader) if rank == 0 else loader, strict=True):
-            images, samples = _inputs(method.model, batch)
-            found = method.explain(images, also=flips)
+            images, samples = inputs_of(source.model, batch)
+            found = source.explain(images, samples, flips)
             maps, evidence = found.maps.float().cpu().numpy(), found.evidence.tolist()
             broken = [keys[index] for place, index in enumerate(indices) if not np.isfinite(maps[place]).all()]
             if broken:
                 raise UsageError(f'{broken[0]}: its map is not finite; the training may have diverged')
-            trusts = trust(_views(found, method, flips).float().cpu().numpy()) if flips else None
+            views = _views(found, source, flips)
+            trusts = None if views is None else trust(views.float().cpu().numpy())
             for place, index in enumerate(indices):
                 if states[index] not in TO_DO:
                     continue
@@ -164,26 +170,7 @@ def root_of(paths: Sequence[str], data_root: str | None) -> str:
     return root
 
 
-def hash_of_model(model: nn.Module) -> str:
-    """Of its structure, of all parameters and buffers, and of what its preprocessor does."""
-    preprocessor = vars(getattr(model, 'data_preprocessor', None) or nn.Identity())
-    plain = sorted((name, str(value)) for name, value in preprocessor.items() if _is_plain(name, value))
-    digest = hashlib.sha256(f'{_without_addresses(model)} {plain}'.encode())
-    for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):
-        digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _is_plain(name: str, value) -> bool:
-    return name != 'training' and (value is None or isinstance(value, bool | int | float | str | list | tuple))
-
-
-def _without_addresses(thing) -> str:
-    return re.sub(' at 0x[0-9a-f]+', '', str(thing))
-
-
-def source_of(method: SaliencyMethod, dataset: BaseDataset, paths: Sequence[str], flips: Sequence[str]) -> dict:
+def source_of(source: PriorSource, dataset: BaseDataset, paths: Sequence[str], flips: Sequence[str]) -> dict:
     """What maps are made of: where it differs, they do.
 
     Of the folder of the images its name alone, so that a data set may be moved, but train/ and test/ do not meet.
@@ -194,10 +181,10 @@ def source_of(method: SaliencyMethod, dataset: BaseDataset, paths: Sequence[str]
     ]
     data = dict(type=type(dataset).__name__, folder=Path(root_of(paths, dataset.data_root)).name)
     return dict(
-        method=method.settings(),
-        model=hash_of_model(method.model),
-        data=dict(data, pipeline=[_without_addresses(text) for text in pipeline]),
-        trust=list(flips),
+        method=source.settings(),
+        model=source.weights(),
+        data=dict(data, pipeline=[without_addresses(text) for text in pipeline]),
+        trust=list(flips if source.can_flip else ()),
     )
 
 
@@ -277,20 +264,11 @@ def _say_what_is_there(store: PriorStore, states: Counter) -> None:
         print_log(f'{store.root}: of {states.total()} maps {"; ".join(found)}.', logger='current')
 
 
-def _inputs(model: nn.Module, batch: dict) -> tuple[torch.Tensor, list]:
-    """What the model itself makes of a batch for a test: images as it takes them, and the data samples."""
-    data = model.data_preprocessor(batch, training=False) if hasattr(model, 'data_preprocessor') else batch
-    images = data['inputs']
-    if len({tuple(sample.get('img_shape') or ()) for sample in data['data_samples']}) > 1:
-        raise UsageError('the images of a batch differ in size: resize them in the pipeline, or use batch_size=1')
-    if not isinstance(images, torch.Tensor):
-        images = torch.stack(list(images)).float()
-    return images, data['data_samples']
-
-
-def _views(found: Explanation, method: SaliencyMethod, flips: Sequence[str]) -> torch.Tensor:
-    """The raw maps of the images and of these flips alone."""
-    order = list(dict.fromkeys((*method.flips, *flips)))
+def _views(found: Explanation, source: PriorSource, flips: Sequence[str]) -> torch.Tensor | None:
+    """The raw maps of the images and of these flips alone; None where there are no others to compare with."""
+    if not flips or not source.can_flip:
+        return None
+    order = list(dict.fromkeys((*source.flips, *flips)))
     return found.views[[0, *(1 + order.index(flip) for flip in flips)]]
 
 
@@ -303,17 +281,6 @@ def _facts(prior: np.ndarray, sample, has_good: bool) -> dict:
         scores = quality(prior, sample.mask[0].cpu().numpy(), binarize(prior))
         facts['quality'] = {name: round(value, 4) for name, value in scores.items()}
     return facts
-
-
-@contextmanager
-def _steady(threads: int) -> Iterator[None]:
-    """The same number of threads everywhere, since the last bits of a sum depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _progress(loader: DataLoader):

@@ -4,6 +4,7 @@
     ROOT/LAYER/KEY.png    the maps; KEY mirrors the tree of the images: 'kos01/Part5.jpg' is LAYER/kos01/Part5.jpg.png
     ROOT/manifest.jsonl   one line a map, sorted by layer and key
     ROOT/journal/         one file a writer, lines as in the manifest, until ``compact`` folds them into it
+    ROOT/.before/         of maps that were painted over by ``paint``, the map that was there, as LAYER/KEY.png
 
 A map and its description are one file, replaced by one rename. Manifest and journals are only an index of these files.
 """
@@ -27,7 +28,9 @@ from .index import Index
 
 VERSION = 1
 THREADS = 4  # hashing and reading release the interpreter
-RESERVED = {'key', 'layer', 'size', 'white', 'scale', 'peak', 'pixels', 'digest', 'stamp', 'edited'}
+RESERVED = {'key', 'layer', 'size', 'white', 'scale', 'peak', 'pixels', 'digest', 'stamp', 'edited', 'mask'}
+BEFORE = '.before/'
+STILL_TRUE = ('image', 'label', 'source_trust')  # of an image whose map a person painted
 
 
 class Report(NamedTuple):
@@ -134,15 +137,62 @@ class PriorStore:
                 'peak': peak,
             }
             data, entry = png.encode(pixels, entry | facts)
-            self._folder.replace(path, data)
-            self._index.append(entry | {'digest': _digest(data), 'stamp': self._folder.stamp(path)})
+            self._put(path, data, entry)
+
+    def paint(self, key: str, mask, layer: str = 'evidence') -> None:
+        """Put a mask that a person painted in place of a map: it is ``edited``, and counts as a real mask.
+
+        The map that the first mask replaces is kept, for :meth:`revert`.
+
+        Args:
+            key: Of a map that is there.
+            mask: H x W, of any size; everything but 0 is inside. It is kept as it is.
+            layer: Of the map.
+        """
+        path, before = self._folder.path(key, layer), self._folder.path(key, layer, BEFORE)
+        pixels = (png.as_map(mask) > 0) * np.uint8(255)
+        with self._folder.writing(path):
+            old = self._file(key, layer)
+            was = self._describe(key, layer, old)
+            if not was.get('edited') or self._folder.stamp(before) is None:
+                self._folder.replace(before, old)
+            if 'trust' in was:
+                was['source_trust'] = was['trust']
+            entry = {'key': key, 'layer': layer, 'size': was['size'], 'white': 1.0, 'scale': 1 / 255}
+            entry |= {'peak': float(pixels.any()), 'edited': True, 'mask': True}
+            data, entry = png.encode(pixels, entry | {name: was[name] for name in STILL_TRUE if name in was})
+            self._put(path, data, entry)
+
+    def revert(self, key: str, layer: str = 'evidence') -> None:
+        """Put back the map that ``paint`` has replaced."""
+        path, before = self._folder.path(key, layer), self._folder.path(key, layer, BEFORE)
+        with self._folder.writing(path):
+            data = self._folder.get(before)
+            if data is None:
+                raise UsageError(f'{self.root}: no map was kept of {layer}/{key}, so there is nothing to go back to.')
+            self._put(path, data, self._describe(key, layer, data))
+            Path(before).unlink()
+
+    def can_revert(self, key: str, layer: str = 'evidence') -> bool:
+        return self._folder.stamp(self._folder.path(key, layer, BEFORE)) is not None
+
+    def _put(self, path: str, data: bytes, entry: dict) -> None:
+        self._folder.replace(path, data)
+        self._index.append(entry | {'digest': _digest(data), 'stamp': self._folder.stamp(path)})
 
     def read(self, key: str, layer: str = 'evidence', size: tuple[int, int] | None = None) -> np.ndarray:
         """The map in float32 at the size of the image, or at any (height, width)."""
-        data = self._file(key, layer)
+        return self._map(key, layer, self._file(key, layer), size)
+
+    def _map(self, key: str, layer: str, data: bytes, size: tuple[int, int] | None) -> np.ndarray:
         entry = self._describe(key, layer, data)
         map = np.multiply(png.decode(data), entry['scale'], dtype=np.float64).astype(np.float32)
         return png.resize(map, entry['size'] if size is None else size)
+
+    def read_before(self, key: str, layer: str = 'evidence', size: tuple[int, int] | None = None) -> np.ndarray | None:
+        """The map that ``paint`` has replaced, as ``read`` gives it; None where there is none."""
+        data = self._folder.get(self._folder.path(key, layer, BEFORE))
+        return None if data is None else self._map(key, layer, data, size)
 
     def entry(self, key: str, layer: str = 'evidence') -> dict:
         """What is known of a map: from the index, or from the file where that is newer or the index lacks it."""
@@ -151,6 +201,14 @@ class PriorStore:
     def is_edited(self, key: str, layer: str = 'evidence') -> bool:
         """Whether a person made the map or painted over it."""
         return self.entry(key, layer).get('edited', False)
+
+    def is_mask(self, key: str, layer: str = 'evidence') -> bool:
+        """Whether a person painted the map where a source had written one: then it is as good as a real mask.
+
+        In a layer that nothing but people wrote, maps may be anything, such as anomaly scores as PNG files.
+        """
+        entry = self.entry(key, layer)
+        return bool(entry.get('edited') and (entry.get('mask') or self.source(layer)))
 
     def keys(self, layer: str = 'evidence') -> list[str]:
         """Those of the index, sorted."""

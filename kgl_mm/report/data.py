@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
-from kgl_mm.engine.config import innermost
-from kgl_mm.engine.stages import READER, latest_checkpoint
+from kgl_mm.engine.config import load_config
+from kgl_mm.engine.stages import is_part, latest_checkpoint, stores_read
+from kgl_mm.engine.work_dir import configs_in
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.files import read_json
 
@@ -51,8 +52,7 @@ class Stage:
     @property
     def left_out(self) -> bool:
         """Whether it is one of the parts of a cross-fitted run, which had not seen the images that it wrote maps of."""
-        loader = (self.config or {}).get('train_dataloader')
-        return bool(loader and innermost(loader.dataset).get('leave_out'))
+        return bool(self.config) and is_part(self.config)
 
 
 @dataclass
@@ -157,22 +157,18 @@ def read_by(run: Run, place: Path) -> list[Stage]:
 def _stores_read(stages: Iterable[Stage]) -> list[Path]:
     places = []
     for stage in stages:
-        places += [stage.priors] if stage.priors else []
-        loader = (stage.config or {}).get('train_dataloader')
-        for step in innermost(loader.dataset).get('pipeline', []) if loader else []:
-            if step.get('type') == READER and step.get('store'):
-                places += [step.store] if isinstance(step.store, str) else list(step.store)
-    root = [stage.folder.parent for stage in stages][:1]
-    # a config names them from where the command was given
-    moved = [root[0].joinpath(*Path(place).parts[-2:]) for place in places] if root else []
-    return [Path(a) if Path(a).exists() else b for a, b in zip(places, moved, strict=True)]
+        for place in map(Path, stores_read(stage.config) if stage.config else []):
+            # a config names them from where the command was given, and a run may have been moved or copied since
+            here = stage.folder.parent.joinpath(*place.parts[-2:])
+            places.append(here if (here.exists() and not stage.priors) or not place.exists() else place)
+        places += [Path(stage.priors)] if stage.priors else []
+    return places
 
 
 def _read_configs(stage: Stage) -> None:
     """The newest config that trains, and the newest one: that of a later test lacks the training."""
-    files = sorted(stage.folder.glob('*/vis_data/config.py')) or sorted(stage.folder.glob('*.py'))
-    for file in reversed(files):
-        config = Config.fromfile(file)
+    for file in reversed(configs_in(stage.folder)):
+        config = load_config(file)
         stage.tested = stage.tested or config
         if stage.config is None or config.get('train_dataloader'):
             stage.config, stage.config_text = config, file.read_text(errors='replace')

@@ -20,14 +20,15 @@ class Doubt(NamedTuple):
 def doubts(sources: Sequence[Sequence[dict]]) -> list[Doubt]:
     """All judged images, the most doubtful label first.
 
-    The evidence of each source is centred halfway between what is typical of its good and of its defective images, so
-    that one that leans to a side is not held against a class.
+    Evidence is a network's own log-odds, so it speaks against a label from 0 on. Of a source that leans so far to a
+    side that 0 is not between what is typical of its good and of its defective images, from halfway between these on.
+    It is not halfway always, since defects that stand out would cast doubt on plainer ones.
 
     Args:
         sources: for each source of evidence the entries of a store; those without ``evidence`` or ``label``, such as
             maps that a person painted, are left out.
 
-    >>> entries = [dict(key=str(i), label=i % 2, evidence=e) for i, e in enumerate([-2, 2, 1, 2, -2])]
+    >>> entries = [dict(key=str(i), label=i % 2, evidence=e) for i, e in enumerate([-2, 2, 1, 9, -2])]
     >>> [(doubt.key, doubt.against) for doubt in doubts([entries])][:2]
     [('2', 1.0), ('0', -2.0)]
     """
@@ -38,7 +39,8 @@ def doubts(sources: Sequence[Sequence[dict]]) -> list[Doubt]:
         evidence = np.array([entry['evidence'] for entry in known], float)
         centre = 0.0
         if labels.any() and not labels.all():
-            centre = float(np.median(evidence[labels]) + np.median(evidence[~labels])) / 2
+            good, defective = np.median(evidence[~labels]), np.median(evidence[labels])
+            centre = 0.0 if good < 0 < defective else float(good + defective) / 2
         for entry, label, value in zip(known, labels, evidence, strict=True):
             against = (centre - value) if label else (value - centre)
             found.append(Doubt(entry['key'], int(label), float(value), float(against)))

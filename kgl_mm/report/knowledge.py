@@ -21,22 +21,19 @@ QUALITY = (
     'flipped.'
 )
 EVIDENCE = (
-    'The higher the evidence, the more speaks for a defect. It is judged from the middle between what is typical of '
-    'good and of defective images.'
+    'The higher the evidence, the more speaks for a defect. Against a label it speaks from 0 on, or, of a model that '
+    'leans to a side, from halfway between what is typical of good and of defective images.'
 )
 
 
 def labels_section(run: Run, splits: Splits) -> str:
     """Training images whose evidence speaks against their label, the clearest first."""
-    stores = [(place, stage, _entries(place)) for place, stage in stores_of(run)]
-    stores = [store for store in stores if any('evidence' in entry and 'label' in entry for entry in store[2])]
-    parts = [store for store in stores if store[1] and store[1].left_out]
-    chosen = parts or stores[:1]
-    if not chosen:
+    sources, stage = evidence_of(run)
+    if not sources:
         return page.sentence('No stage has written evidence of its training images, so their labels were not checked.')
-    found = doubts([entries for _, _, entries in chosen])
+    found = doubts(sources)
     if len({doubt.label for doubt in found}) < 2:
-        return page.sentence('The evidence is of one class only, so no label stands out.')
+        return page.sentence('Evidence of a defect tells good from defective, and here are images of one of them only.')
     against = [doubt for doubt in found if doubt.against > 0]
     shown = found[:SUSPECTS]
     paths = _paths(run, splits)
@@ -44,7 +41,7 @@ def labels_section(run: Run, splits: Splits) -> str:
         f'Of {len(found)} training images {len(against)} have evidence that speaks against their label. '
         + ('The clearest come first.' if against else 'Those with the weakest evidence for it come first.')
     )
-    text += page.note(f'{_whose(chosen[0][1], bool(parts))} {EVIDENCE}')
+    text += page.note(f'{_whose(stage)} {EVIDENCE}')
     text += page.note(
         f'On these images the evidence has an AUROC of {tells_apart(found):.2f}. Near 0.50 it says nothing of labels.'
     )
@@ -59,8 +56,19 @@ def labels_section(run: Run, splits: Splits) -> str:
     return text
 
 
-def _whose(stage: Stage | None, crossfit: bool) -> str:
-    if crossfit:
+def evidence_of(run: Run) -> tuple[list[list[dict]], Stage | None]:
+    """The entries of each source of evidence on the training images, and the stage that the first one belongs to.
+
+    The sources are the cross-fitted parts, where there are any, none of which had seen its images; else one store.
+    """
+    stores = [(_entries(place), stage) for place, stage in stores_of(run)]
+    stores = [store for store in stores if any('evidence' in entry and 'label' in entry for entry in store[0])]
+    chosen = [store for store in stores if store[1] and store[1].left_out] or stores[:1]
+    return [entries for entries, _ in chosen], chosen[0][1] if chosen else None
+
+
+def _whose(stage: Stage | None) -> str:
+    if stage and stage.left_out:
         return 'The evidence of each image comes from a model that has not trained on it.'
     if stage is None:
         return (
@@ -74,7 +82,7 @@ def _whose(stage: Stage | None, crossfit: bool) -> str:
 
 
 def _says(doubt: Doubt) -> str:
-    return f'{doubt.key}: labelled {_label(doubt)}, evidence {doubt.evidence:+.2f}'
+    return f'{doubt.key}: labelled {_label(doubt)}, {doubt.against:+.2f} against it'
 
 
 def _label(doubt: Doubt) -> str:

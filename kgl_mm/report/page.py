@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
+from kgl_mm.evaluation.thresholds import origin
+
 from .charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
 METRICS = {
@@ -18,6 +20,7 @@ METRICS = {
     'threshold': 'Threshold',
     'FP': 'False alarms',
     'FN': 'Misses',
+    'miss_rate_high': 'Share of defects missed, at most',
     'precision': 'Precision',
     'recall': 'Recall',
     'FP_at_zero_FN': 'False alarms if nothing is missed',
@@ -93,13 +96,12 @@ def metrics_table(metrics: dict[str, dict[str, dict]]) -> str:
     rows = []
     for name, title in METRICS.items():
         if any(name in found for _, found in columns):
-            cells = (cell(name, found).replace('chosen on validation data', 'calibrated') for _, found in columns)
-            rows.append([title, *(text.replace(' (', '\n(') for text in cells)])
+            rows.append([title, *(cell(name, found).replace(' (', '\n(') for _, found in columns)])
     return table(['', *(name for name, _ in columns)], rows, 'Metrics of all stages')
 
 
 def cell(name: str, found: dict) -> str:
-    """A metric as text, with its interval, or where it comes from, in brackets."""
+    """A metric as text, with its interval, or whether it is calibrated, in brackets."""
     value = found.get(name)
     if not isinstance(value, int | float):
         return '-'
@@ -107,14 +109,14 @@ def cell(name: str, found: dict) -> str:
         return f'{value:.0f}'
     text = f'{value:.3f}'
     if name == 'threshold':
-        return f'{text} ({calibration(found)})'
+        return f'{text} ({"calibrated" if found.get("threshold_calibrated") else "not calibrated"})'
     low, high = found.get(f'{name}_low'), found.get(f'{name}_high')
     return f'{text} ({low:.3f} to {high:.3f})' if low is not None and high is not None else text
 
 
-def calibration(found: dict) -> str:
-    """Where a threshold comes from."""
-    return 'chosen on validation data' if found.get('threshold_calibrated') else 'not calibrated'
+def origin_of(found: dict) -> str:
+    """Where the threshold of some metrics comes from."""
+    return origin(bool(found.get('threshold_calibrated')), found.get('threshold_aim'))
 
 
 def picture(uri: str | None, alt: str, caption: str, missing: str = 'no picture') -> str:

@@ -11,11 +11,11 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 
-from kgl_mm.apis.generate import hook_settings, load_dataset, load_model
 from kgl_mm.datasets.binding import bind_priors
 from kgl_mm.datasets.masks import decode, read_mask
 from kgl_mm.engine.checkpoint_io import use_safe_loading
 from kgl_mm.engine.hooks.prior_generation_hook import build_method
+from kgl_mm.engine.loading import hook_settings, load_dataset, load_model
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.saliency.base import resize
 from kgl_mm.visualization import overlay
@@ -128,7 +128,7 @@ def _methods(stage: Stage, model: torch.nn.Module) -> dict[str, Callable]:
     head = getattr(model, 'head', None)
     # one pass an image; by evidence, so that a good part stays faint and all maps are on one scale
     plain = dict(normalize='evidence', flips=[])
-    settings = {**hook_settings(stage.config or stage.tested).method, **plain}
+    settings = {**hook_settings(stage.config or stage.tested).view, **plain}
     if 'SegmentationMap' in settings['type']:  # which writes the priors of a next round, and is shown beside
         settings = dict(type='kgl_mm.LayerCAM', **plain)
     methods = dict(heat=settings)

@@ -2,6 +2,7 @@ from kgl_mm._require import require_mm
 
 require_mm()
 
+from .anomaly_map import AnomalyMap  # noqa: E402
 from .base import Explanation, SaliencyMethod, explain  # noqa: E402
 from .cam import CAM  # noqa: E402
 from .full_grad import Decomposition, FullGrad  # noqa: E402
@@ -13,6 +14,7 @@ from .targets import evidence  # noqa: E402
 
 __all__ = [
     'CAM',
+    'AnomalyMap',
     'Decomposition',
     'Explanation',
     'FullGrad',

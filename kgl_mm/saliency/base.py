@@ -106,7 +106,12 @@ def explain(
     Model, target, flips and precision are those of the first method.
     """
     first = methods[0]
-    if not isinstance(images, torch.Tensor) or images.ndim != 4 or not images.is_floating_point() or not len(images):
+    if (
+        not isinstance(images, torch.Tensor)
+        or images.ndim != 4
+        or not images.is_floating_point()
+        or not images.shape[0]
+    ):
         raise UsageError('images must be a tensor of floats, images x channels x height x width, normalised')
     target = first.target if target is None else target
     for method in methods:

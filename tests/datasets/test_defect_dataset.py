@@ -350,3 +350,34 @@ def test_parts_that_cannot_be_filled_are_refused(tmp_path, make, infos):
     samples = make(*(f'train {int(unit == 0)} u{unit}' for unit in (0, 0, 0, 1, 2)), 'test 0', 'test 1')
     with pytest.raises(UsageError, match=r'crossfit=2: all defective training images of .* are of one unit'):
         Listed(tmp_path, samples, leave_out=(0, 2))
+
+
+def paths_of(dataset):
+    return {dataset.get_data_info(i)['img_path'] for i in range(len(dataset))}
+
+
+def test_good_images_alone(tmp_path, usual):
+    good = Listed(tmp_path, usual, num_positives=0)
+    assert [good.get_data_info(i)['gt_label'] for i in range(len(good))] == [0] * 20
+    assert paths_of(good.with_defects()) == paths_of(Listed(tmp_path, usual))
+    assert len(good) == 20
+    assert paths_of(Listed(tmp_path, usual).with_defects()) == paths_of(Listed(tmp_path, usual))
+
+
+def test_good_images_and_no_others(tmp_path, make):
+    samples = make(*['train 0'] * 3, 'test 0')
+    assert len(Listed(tmp_path, samples, num_positives=0).with_defects()) == 3
+    with pytest.raises(UsageError, match=r'the train part of .* has no image of class defect'):
+        Listed(tmp_path, samples)
+    with pytest.raises(UsageError, match=r'the train part of .* has no image of class good'):
+        Listed(tmp_path, make('train 1', 'train 1'), num_positives=0)
+
+
+def test_parts_of_good_images_are_those_of_all(tmp_path, usual):
+    """Whoever trains on the good images of a part has seen none of what it leaves out, good or defective."""
+    for part in range(3):
+        trained = Listed(tmp_path, usual, num_positives=0, leave_out=(part, 3))
+        left = trained.left_out().with_defects()
+        assert paths_of(left) == paths_of(Listed(tmp_path, usual, leave_out=(part, 3)).left_out())
+        assert not paths_of(trained) & paths_of(left)
+        assert {left.get_data_info(i)['gt_label'] for i in range(len(left))} == {0, 1}

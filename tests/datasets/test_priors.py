@@ -163,6 +163,45 @@ def test_a_prior_that_marks_nothing_is_no_target(parts, store):
     assert not found['d1'].prior.any()
 
 
+@pytest.mark.parametrize('options', [{}, dict(num_priors=0), dict(soft=True, dilation=2, max_area=0.01)])
+@pytest.mark.parametrize('scale', [1, 3])
+def test_what_a_person_painted_over_a_map_always_teaches_as_a_mask(parts, store, options, scale):
+    written = PriorStore(store)
+    mask = np.zeros((12 * scale, 8 * scale), np.uint8)
+    mask[2 * scale : 4 * scale, 3 * scale : 6 * scale] = 1
+    written.write('good/g0.png', np.full((12, 8), 7.0))  # another map is stronger than any mask
+    written.paint('defect/d2.png', mask)
+    written.paint('defect/d3.png', np.zeros_like(mask))
+    written.paint('defect/d4.png', np.ones_like(mask))
+    written.paint('good/g1.png', mask)
+    found = packed(dataset_of(parts, store, binarize=options))
+    expected = np.zeros((24, 16), np.float32)
+    expected[4:8, 6:12] = 1
+    np.testing.assert_array_equal(found['d2'].prior_mask[0].numpy(), expected)
+    assert found['d2'].prior.max() == found['d4'].prior.max() == 1
+    assert found['d2'].prior_trust == found['d4'].prior_trust == 1
+    assert found['d4'].prior_mask.all()
+    assert 'prior_mask' not in found['d3']  # says that nobody knows where, not that the part is good
+    assert not found['g1'].prior_mask.any()
+
+
+def test_a_thin_stroke_is_not_lost_where_its_map_shrinks(parts, store):
+    mask = np.zeros((240, 160), np.uint8)
+    mask[100:103] = 1
+    PriorStore(store).paint('defect/d2.png', mask)
+    rows = packed(dataset_of(parts, store))['d2'].prior_mask[0].any(1).nonzero().flatten().tolist()
+    assert rows == [10]
+
+
+def test_maps_of_a_folder_that_no_source_wrote_are_chosen_as_others_are(parts, store):
+    header = json.loads((store / 'store.json').read_text())
+    assert header['layers']['evidence']['source'] == {}
+    for path in (store / 'evidence/defect').iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED) // 2)
+    found = packed(dataset_of(parts, store, binarize=dict(num_priors=2)))
+    assert sum('prior_mask' in sample for name, sample in found.items() if name[0] == 'd') == 2
+
+
 @given(
     seed=st.integers(0, 1000), dilation=st.integers(0, 3), area=st.sampled_from([None, 0.05, 0.3]), soft=st.booleans()
 )

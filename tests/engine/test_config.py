@@ -32,6 +32,12 @@ def test_settings_of_the_data_reach_all_splits_and_a_validation_part_makes_a_loo
     assert cfg.val_dataloader is None
 
 
+def test_an_aim_of_the_command_line_is_that_of_the_validation_part():
+    cfg = load_config('vgg16_ksdd.py', {'val_evaluator.threshold_aim': 'misses=0.02'})
+    set_data(cfg, val_fraction=0.25)
+    assert cfg.val_evaluator == dict(type='kgl_mm.DefectMetric', threshold_aim='misses=0.02')
+
+
 def test_wrapped_data_sets_are_reached(cfg):
     cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=cfg.train_dataloader.dataset)
     set_data(cfg, fold=1)

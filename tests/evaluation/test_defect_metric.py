@@ -91,10 +91,11 @@ def test_stored_threshold_is_used_and_a_validation_evaluator_chooses_one(hub):
     assert (result['threshold'], result['threshold_calibrated']) == (chosen, 1)
     precision, recall = result['precision'], result['recall']
     assert 2 * precision * recall / (precision + recall) == pytest.approx(result['oracle_F1'])
-    result, _ = evaluate(predictions(p, labels), threshold_aim=dict(miss=0))
-    hub.update_info('threshold', dict(value=result['chosen_threshold'], aim='miss', calibrated=True))
+    result, _ = evaluate(predictions(p, labels), threshold_aim='misses=0')
+    hub.update_info('threshold', dict(value=result['chosen_threshold'], aim='no miss', calibrated=True))
     result, _ = evaluate(predictions(p, labels))
     assert (result['FN'], result['FP']) == (0, result['FP_at_zero_FN'])
+    assert result['miss_rate_high'] == pytest.approx(1 - 0.05 ** (1 / 10))  # none of ten
     assert (result['threshold_calibrated'], 'chosen_threshold' in result) == (1, False)
 
 
@@ -182,11 +183,44 @@ def test_one_class_only_says_so_and_leaves_out_what_is_undefined(log):
     assert set(result) == common | {'FP'}
     assert (result['FP'], result['accuracy'], result['num_defects']) == (1, 0.5, 0)
     result, _ = evaluate(predictions([[0.4, 0.6]], [1]))
-    assert set(result) == common | {'FN', 'recall'}
+    assert set(result) == common | {'FN', 'recall', 'miss_rate_high'}
     assert (result['FN'], result['recall']) == (0, 1)
     good, defective = warnings(log)
     assert 'none of the 2 images is defective' in good
+    assert 'no threshold can be chosen, so it stays uncalibrated' in good
     assert 'none of the 1 images is good' in defective
+
+
+def test_a_notice_is_given_once_however_many_epochs_it_is_true_of(log):
+    metric = DefectMetric(threshold_aim='f1')
+    metric.dataset_meta = dict(classes=('good', 'defect'))
+    for _ in range(3):
+        metric.process(None, [sample.to_dict() for sample in predictions([[0.4, 0.6], [0.9, 0.1]], [0, 0])])
+        result = metric.evaluate(2)
+        assert (result['threshold'], result['threshold_calibrated']) == (0.5, 0)
+        assert metric.threshold == dict(value=0.5, calibrated=False)
+    assert len(warnings(log)) == 1
+
+
+@pytest.mark.parametrize(
+    ('aim', 'words'),
+    [
+        ('f1', 'the best F1'),
+        (dict(misses=0.1), 'at most 10 % of defects missed'),
+        ('miss=100:false_alarm=1', 'the lowest cost at 100 a miss and 1 a false alarm'),
+    ],
+)
+def test_the_aim_is_said_in_words_and_how_certain_it_is(log, aim, words):
+    result, metric = evaluate(predictions(*binary()), threshold_aim=aim)
+    assert metric.threshold == dict(value=result['chosen_threshold'], aim=words, calibrated=True)
+    (said,) = (text for _, text in log)
+    assert f'for {words}: {result["FN"]:.0f} of 10 missed' in said
+    assert f'up to {result["miss_rate_high"]:.0%} may be (with 95 % certainty)' in said
+
+
+def test_a_wrong_aim_is_refused_before_anything_is_evaluated():
+    with pytest.raises(UsageError, match="threshold_aim='misses=2%': not an aim"):
+        DefectMetric(threshold_aim='misses=2%')
 
 
 def test_one_kind_only(log):
@@ -350,3 +384,47 @@ def test_two_processes_count_every_image_once(tmp_path):
     assert main['prefixed']['result'] == {f'test/{key}': value for key, value in expected.items()}
     assert main['lost']['result'].startswith('6 distinct images reached DefectMetric, but the data set has 7')
     assert other['lost']['result'] == main['lost']['result']
+
+
+def with_maps(masks, size=None):
+    samples = predictions(*binary(8))
+    for number, sample in enumerate(samples):
+        label = int(sample.gt_label)
+        random = np.random.default_rng(number)
+        sample.set_field(torch.from_numpy(random.random((1, *(size or (6, 5))), np.float32)), 'pred_map')
+        if masks == 'all' or (masks == 'some' and number):
+            sample.set_field(torch.full((1, 6, 5), label, dtype=torch.uint8), 'mask')
+    return samples
+
+
+def test_pixel_metrics_where_there_are_maps_and_masks(log):
+    samples = with_maps('all')
+    result, metric = evaluate(samples)
+    maps, masks = (
+        np.concatenate([sample.get(name).numpy().ravel() for sample in samples]) for name in ('pred_map', 'mask')
+    )
+    assert result['pixel_AUROC'] == pytest.approx(roc_auc_score(masks, maps), abs=1e-3)
+    assert result['pixel_AP'] == pytest.approx(average_precision_score(masks, maps), abs=1e-3)
+    assert 0 <= result['AUPRO'] <= 1
+    assert not warnings(log)
+    assert all('pred_map' not in row for row in metric.table)
+    plain, _ = evaluate(predictions(*binary(8)))
+    assert plain == {name: value for name, value in result.items() if 'pixel' not in name and name != 'AUPRO'}
+
+
+def test_masks_that_are_missing_are_said_once(log):
+    result, _ = evaluate(with_maps('some'))
+    assert 'AUPRO' in result
+    assert ['1 defective images have a map and no mask, without them' in line for line in warnings(log)] == [True]
+    log.clear()
+    result, metric = evaluate(with_maps('none'))
+    assert 'AUPRO' not in result
+    for sample in with_maps('none'):
+        metric.process(None, [sample.to_dict()])
+    metric.evaluate(8)
+    assert ['so there are no pixel metrics' in line for line in warnings(log)] == [True]
+
+
+def test_a_map_of_another_size_is_said():
+    with pytest.raises(UsageError, match=r'png: a map \(4, 5\) and its mask \(6, 5\)'):
+        evaluate(with_maps('all', size=(4, 5)))

@@ -128,14 +128,10 @@ def test_thresholds_against_all_possible_ones(case, rate):
     value, threshold = F.best_f1(scores, labels)
     assert value == pytest.approx(max(f1))
     assert value == pytest.approx(sk.f1_score(labels, scores >= threshold))
-    assert threshold == F.choose_threshold(scores, labels)
     assert F.fp_at_zero_fn(scores, labels) == min(c['FP'] for c in candidates if c['FN'] == 0)
     assert F.recall_at_fpr(scores, labels, rate) == pytest.approx(
         max(c['recall'] for c in candidates if c['FP'] / np.sum(~labels) <= rate)
     )
-    chosen = F.at_threshold(scores, labels, F.choose_threshold(scores, labels, dict(miss=rate)))
-    assert chosen['FN'] / labels.sum() <= rate
-    assert chosen['FP'] == min(c['FP'] for c in candidates if c['FN'] / labels.sum() <= rate)
 
 
 def test_toy_worked_by_hand():
@@ -145,35 +141,10 @@ def test_toy_worked_by_hand():
     assert F.recall_at_fpr(SCORES, LABELS, 0.4) == 0.75
     # Called: 5 with 3 hits -> 6 / 9; all from 0.2 up: 8 with 4 hits -> 8 / 12, no better, so the higher one is taken.
     assert F.best_f1(SCORES, LABELS) == (pytest.approx(2 / 3), pytest.approx(0.45))
-    assert F.choose_threshold(SCORES, LABELS, dict(miss=0.25)) == pytest.approx(0.45)
-    assert F.choose_threshold(SCORES, LABELS, dict(miss=0)) == pytest.approx(0.15)
-    assert F.choose_threshold(SCORES, LABELS, dict(miss=0.8)) == pytest.approx(0.85)
 
 
 def test_recall_at_fpr_is_zero_where_a_good_image_leads():
     assert F.recall_at_fpr([0.9, 0.8], [0, 1], 0.01) == 0
-
-
-def test_threshold_has_room_on_both_sides_and_stays_exact_between_neighbouring_floats():
-    assert F.choose_threshold([0.2, 0.4], [0, 1]) == pytest.approx(0.3)
-    assert F.choose_threshold([0.4, 0.4], [0, 1]) == 0.4
-    floats = [0.3, np.nextafter(0.3, 1), np.nextafter(np.nextafter(0.3, 1), 1)]
-    for pair in (floats[:2], floats[1:]):  # halfway is no float, and rounds up in one pair, down in the other
-        assert F.choose_threshold(pair, [0, 1]) == pair[1]
-    assert F.choose_threshold([1.6e308, 1.7e308], [0, 1]) == pytest.approx(1.65e308)
-
-
-def test_a_rate_is_met_exactly():
-    """29 of 100 is 0.29, though 0.29 * 100 is less than 29 in floating point."""
-    scores = np.arange(101.0)
-    labels = scores > 0
-    assert F.choose_threshold(scores, labels, dict(miss=0.29)) == 29.5
-
-
-@pytest.mark.parametrize('aim', ['F2', {}, {'miss': 1.5}, {'miss': 0.1, 'fpr': 0.1}, None])
-def test_unknown_aim(aim):
-    with pytest.raises(UsageError, match=r"give 'f1' or dict\(miss=RATE\)"):
-        F.choose_threshold(SCORES, LABELS, aim)
 
 
 def test_at_threshold_without_calls_and_with_one_class():
@@ -182,7 +153,7 @@ def test_at_threshold_without_calls_and_with_one_class():
     assert F.at_threshold([0.1, 0.6], [2, 1], 0.5) == {'accuracy': 0.5, 'FN': 1, 'recall': 0.5}
 
 
-RANKING = [F.average_precision, F.auroc, F.bootstrap_interval, F.fp_at_zero_fn, F.best_f1, F.choose_threshold]
+RANKING = [F.average_precision, F.auroc, F.bootstrap_interval, F.fp_at_zero_fn, F.best_f1]
 
 
 @pytest.mark.parametrize('metric', [*RANKING, lambda s, y: F.recall_at_fpr(s, y, 0.01)])
@@ -270,12 +241,18 @@ def test_multi_class_with_a_class_that_has_no_image():
 
 def test_functional_loads_neither_torch_nor_mmengine():
     code = (
-        'import sys, kgl_mm.evaluation.functional; '
+        'import sys, kgl_mm.evaluation.thresholds; '
         'print([m for m in ("torch", "mmengine", "mmpretrain", "scipy", "cv2") if m in sys.modules])'
     )
     env = os.environ | {'PYTHONPATH': str(Path(kgl_mm.__file__).parents[1])}
     done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == '[]'
+
+
+def test_the_roc_curve_is_the_usual_one():
+    scores, labels = split(np.random.default_rng(0), n=300, levels=3)
+    alarms, hits, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
+    np.testing.assert_allclose(F.roc_curve(scores, labels), [alarms, hits])
 
 
 @given(

@@ -128,7 +128,7 @@ def test_what_belongs_together_shares_a_store(generate_here, tmp_path):
     [
         (['absent.pth'], 'absent.pth: no such checkpoint'),
         (['other.pth'], 'not a checkpoint of this model'),
-        (['RUN', '--method', 'RiseCAM'], 'method RiseCAM: not one of FullGrad, GradCAM'),
+        (['RUN', '--method', 'RiseCAM'], 'method RiseCAM: not one of '),
         (['RUN', '--method-options', 'colour=red'], 'colour'),
         (['RUN', '--method-options', 'layers=[backbone.layer9]'], 'no such layer as backbone.layer9'),
         (['RUN', '--method-options', 'normalize=minmax'], 'normalize='),

@@ -145,6 +145,74 @@ def test_a_map_painted_over(how, compacted, tmp_path):
     assert str(store.verify()) == '2 as written'
 
 
+@pytest.mark.parametrize('shape', [(12, 10), (3, 5), (40, 20)])
+def test_a_mask_painted_in_place_of_a_map_and_back_again(shape, tmp_path):
+    store = first = PriorStore(tmp_path)
+    store.begin('evidence', {'method': 'cam'}, fraction=0.5)
+    for key in ('kos01/a.jpg', 'b'):
+        store.write(key, 7 * some_map(shape=(12, 10)), image='f00', label=1, trust=0.3, quality={'iou': 0.1})
+    store.compact()
+    made = (tmp_path / 'evidence/kos01/a.jpg.png').read_bytes()
+    before = store.read('kos01/a.jpg')
+    mask = np.zeros(shape, np.uint8)
+    mask[1, 2:] = 9
+    for painted in (np.ones(shape, bool), mask):
+        store.paint('kos01/a.jpg', painted)
+    for _ in range(2):
+        for store in (first, PriorStore(tmp_path)):
+            assert store.is_edited('kos01/a.jpg')
+            assert store.is_mask('kos01/a.jpg')
+            assert not store.is_mask('b')
+            assert store.can_revert('kos01/a.jpg')
+            assert not store.can_revert('b')
+            assert store.read('kos01/a.jpg').shape == (12, 10)
+            np.testing.assert_array_equal(store.read('kos01/a.jpg', size=shape), mask > 0)
+            np.testing.assert_array_equal(store.read_before('kos01/a.jpg'), before)
+            entry = store.entry('kos01/a.jpg')
+            assert (entry['image'], entry['label'], entry['source_trust'], entry['peak']) == ('f00', 1, 0.3, 1)
+            assert not {'trust', 'quality'} & entry.keys()
+            assert store.verify() == (1, ['evidence/kos01/a.jpg'], [], [])
+        store.rebuild()
+    assert store.keys() == ['b', 'kos01/a.jpg']
+    store.revert('kos01/a.jpg')
+    assert (tmp_path / 'evidence/kos01/a.jpg.png').read_bytes() == made
+    assert not PriorStore(tmp_path).is_edited('kos01/a.jpg')
+    assert store.verify() == (2, [], [], [])
+    assert store.read_before('kos01/a.jpg') is None
+    with pytest.raises(UsageError, match='nothing to go back to'):
+        store.revert('kos01/a.jpg')
+
+
+def test_what_may_be_painted(tmp_path):
+    store = filled(tmp_path, ['a'])
+    for mask in (np.ones((2, 2, 3)), np.zeros((0, 2)), np.full((2, 2), -1)):
+        with pytest.raises(UsageError, match='a prior'):
+            store.paint('a', mask)
+    with pytest.raises(UsageError, match="none of the 1 maps of evidence is 'c'"):
+        store.paint('c', np.ones((2, 2)))
+    with pytest.raises(UsageError, match='give a relative path'):
+        store.paint('../a', np.ones((2, 2)))
+    assert store.verify().ok == 1
+
+
+def test_a_map_by_hand_is_a_mask_where_a_source_had_written_one(tmp_path):
+    for name, source in (('made', {'method': 'cam'}), ('given', {})):
+        store = PriorStore(tmp_path / name)
+        store.begin('evidence', source)
+        for key in 'ab':
+            store.write(key, some_map())
+        cv2.imwrite(str(tmp_path / name / 'evidence/a.png'), np.eye(6, 5, dtype=np.uint8) * 200)
+        store = PriorStore(tmp_path / name)
+        assert store.is_edited('a')
+        assert store.is_mask('a') == bool(source)
+        assert not store.is_mask('b')
+        store.paint('a', np.eye(6, 5))
+        assert store.is_mask('a')
+        store.revert('a')
+        assert store.is_edited('a')
+        assert store.read('a').max() == pytest.approx(200 / 255)
+
+
 def test_a_new_map_by_hand_and_a_copy(tmp_path):
     store = filled(tmp_path, ['a'])
     cv2.imwrite(str(tmp_path / 'evidence/new.png'), np.full((3, 4), 51, np.uint8))

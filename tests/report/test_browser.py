@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kgl_mm.evaluation.functional import at_threshold
+from kgl_mm.evaluation.thresholds import NOTHING, cheapest_threshold, cost_per_thousand
 from kgl_mm.report import write_report
-from kgl_mm.report.cost import NOTHING, cheapest_threshold, cost_per_thousand
 
 playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')

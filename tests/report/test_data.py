@@ -66,3 +66,19 @@ def test_curves_are_means_by_epoch_and_a_resumed_run_wins(tmp_path):
     log('2', '{"loss": 1.0, "epoch": 2, "step": 3}', '3')
     assert read_curves(tmp_path) == {'loss': {1: 3.0, 2: 1.0}, 'AP': {1: 0.5}}
     assert read_curves(tmp_path / 'none') == {}
+
+
+def test_a_copy_of_a_run_shows_its_own_priors_and_a_given_store_is_the_one_that_was_given(write_run, tmp_path):
+    root = write_run({'stage1': ([0.9, 0.1], [1, 0]), 'stage2': ([0.9, 0.1], [1, 0])})
+    elsewhere = tmp_path / 'elsewhere/stage1/priors'
+    for place in (elsewhere, root / 'stage1/priors'):
+        place.mkdir(parents=True)
+        (place / 'store.json').write_text('{}')
+    step = f"dict(type='kgl_mm.LoadPrior', store={str(elsewhere)!r})"
+    config = f"model = dict(type='X')\ntrain_dataloader = dict(dataset=dict(pipeline=[{step}]))\n"
+    (root / 'stage2/config.py').write_text(config)
+    assert [place for place, _ in stores_of(read_run(root))] == [root / 'stage1/priors']
+    state = json.loads((root / 'state.json').read_text())
+    state['stages']['stage2']['priors'] = str(elsewhere)
+    (root / 'state.json').write_text(json.dumps(state))
+    assert [place for place, _ in stores_of(read_run(root))] == [root / 'stage1/priors', elsewhere]

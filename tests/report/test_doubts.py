@@ -25,6 +25,18 @@ def test_sources_that_lean_to_a_side_are_compared_fairly():
     assert tells_apart(found) > 0.95
 
 
+def test_defects_that_stand_out_do_not_cast_doubt_on_plainer_ones():
+    """Evidence of defects has a long tail: halfway to what is typical of them lies above many."""
+    random = np.random.default_rng(0)
+    good, plain, loud = random.normal(-8, 1, 60), random.normal(3, 1, 10), random.normal(30, 10, 10)
+    hidden = [-7.5, -8.5]
+    evidence, labels = [*good, *plain, *loud, *hidden], [0] * 60 + [1] * 22
+    entries = [dict(key=str(i), label=y, evidence=e) for i, (e, y) in enumerate(zip(evidence, labels, strict=True))]
+    found = doubts([entries])
+    assert {doubt.key for doubt in found[:2]} == {'80', '81'}
+    assert sum(doubt.against > 0 for doubt in found) == 2
+
+
 def test_what_is_not_known_is_left_out():
     assert doubts([[dict(key='a', edited=True), dict(key='b', evidence=1.0), dict(key='c', label=1)]]) == []
     assert doubts([]) == []

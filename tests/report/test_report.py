@@ -3,10 +3,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_curve as independent
 
 from kgl_mm.report import report, try_report, write_report
-from kgl_mm.report.report import roc_curve, short_names
+from kgl_mm.report.report import short_names
 
 HOSTILE = [
     '"><script>alert(1)</script>.png',
@@ -24,6 +23,7 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
+        self.path = path
         self.elements, self.open, self.text = [], [], {}
         self.feed(path.read_text('utf-8'))
         self.close()
@@ -88,7 +88,23 @@ def test_metrics_stand_side_by_side_with_intervals(write_run):
     assert 'stage1,\ntest' in text
     assert 'stage2,\ntest' in text
     assert text.count('1.000\n(0.125 to 0.875)') == 2
-    assert 'No threshold was chosen on validation data' in text
+    assert 'Not calibrated: no threshold was chosen on validation data, and 0.5 is a guess.' in text
+    assert 'Calibrated:' not in text
+
+
+def test_the_aim_of_a_threshold_and_what_is_certain_are_said_wherever_it_shows(write_run):
+    root = write_run({'stage1': ([0.9, 0.4, 0.1], [1, 1, 0])}, threshold=0.7)
+    record = json.loads((root / 'metrics.json').read_text())
+    aim = dict(threshold_calibrated=1, threshold_aim='at most 2 % of defects missed', miss_rate_high=0.975)
+    record['stage1']['test'] |= aim
+    (root / 'metrics.json').write_text(json.dumps(record))
+    page = Page(write_report(root))
+    said = 'chosen on validation data for at most 2 % of defects missed'
+    assert f'the threshold was {said}' in page.text['section', 'metrics']
+    assert 'Not calibrated' not in page.text['section', 'metrics']
+    assert '0.975' in page.text['section', 'metrics']
+    assert said in page.text['section', 'errors']
+    assert page.data['stages'][0]['origin'] == said
 
 
 @pytest.mark.parametrize(('labels', 'only'), [([0, 0, 0], 'good'), ([1, 1, 1], 'defective')])
@@ -111,6 +127,20 @@ def test_kinds_without_a_good_class(write_run):
     assert page.sections[:3] == ['metrics', 'threshold', 'classes']
     assert 'no threshold to move' in page.text['section', 'threshold']
     assert 'class 2' in page.text['section', 'classes']
+    assert 'Every image is called what it is.' in page.text['section', 'classes']
+    assert 'calibrated' not in page.text['section', 'metrics']  # where there is no threshold
+
+
+def test_the_most_certain_confusions_of_kinds_come_first(write_run):
+    root = write_run({'stage1': ([0.9, 0.1], [1, 0])})
+    (root / 'stage1/test_scores.csv').write_text(
+        'sample_idx,img_path,label,p0,p1,p2\n0,a.png,2,0.5,0.2,0.3\n1,b.png,0,0.1,0.9,0\n2,c.png,1,0,1,0\n'
+    )
+    said = Page(write_report(root)).text['section', 'classes']
+    assert 'The most certain of 2 confusions:' in said
+    first, second = said.index('b.png: class 0, called class 1, 0.90'), said.index('a.png: class 2, called class 0')
+    assert first < second
+    assert 'c.png' not in said
 
 
 def test_images_that_are_gone_leave_a_word(write_run):
@@ -156,13 +186,6 @@ def test_a_thousand_images_make_a_small_file(write_run):
     path = write_report(write_run({'stage1': (scores.tolist(), labels.astype(int).tolist())}))
     assert len(Page(path).data['thumbs']) == 80
     assert path.stat().st_size < 1_000_000
-
-
-def test_the_roc_curve_is_the_usual_one():
-    random = np.random.default_rng(0)
-    labels, scores = random.random(300) < 0.3, random.integers(0, 20, 300)
-    alarms, hits, _ = independent(labels, scores, drop_intermediate=False)
-    np.testing.assert_allclose(roc_curve(scores, labels), [alarms, hits])
 
 
 def test_names_are_as_short_as_they_tell_apart():

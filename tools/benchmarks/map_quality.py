@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from mmengine.registry import DefaultScope
 
-from kgl_mm.apis.generate import load_dataset, load_model
 from kgl_mm.apis.train import train
 from kgl_mm.datasets import DefectDataset, Sample
 from kgl_mm.engine.config import load_config, set_data
 from kgl_mm.engine.hooks.prior_generation_hook import build_method
+from kgl_mm.engine.loading import load_dataset, load_model
 from kgl_mm.engine.stages import latest_checkpoint
 from kgl_mm.errors import UsageError
 from kgl_mm.priors import PriorStore

@@ -3,7 +3,7 @@ from mmcv.transforms import BaseTransform
 
 from kgl_mm.datasets.splits import nested_order
 from kgl_mm.errors import UsageError, check_choice, check_number
-from kgl_mm.priors import binarize
+from kgl_mm.priors import binarize, painted_mask
 from kgl_mm.registry import TRANSFORMS
 
 
@@ -13,7 +13,8 @@ class BinarizePrior(BaseTransform):
 
     A defective image beyond ``num_priors`` and ``num_masks`` gets none, and so does one whose prior marks nothing: it
     is left out of the segmentation, never taken for a good one. The choice is nested, so the first five are among the
-    first ten.
+    first ten. A map that a person painted where a source had written one is a mask: it always teaches, beside those
+    that ``num_priors`` chooses, and ``soft``, ``dilation`` and ``max_area`` leave it alone.
 
     **Required keys:** ``prior``, ``gt_label``, ``img_path``; ``gt_seg_map`` for a real mask. **Added keys:**
     ``prior_mask`` (float32 H x W in [0, 1]); ``prior_trust``, the weight of the target: 1 for a real mask and for a map
@@ -102,6 +103,11 @@ class BinarizePrior(BaseTransform):
                 raise UsageError(f'num_masks={self.num_masks}: put kgl_mm.LoadMask before BinarizePrior')
             results['prior_mask'] = results['gt_seg_map'].astype(np.float32)
             results['prior_trust'] = 1.0
+        elif results.get('prior_is_mask'):
+            mask = painted_mask(prior).astype(np.float32)
+            if mask.any():
+                results['prior_mask'] = mask
+                results['prior_trust'] = 1.0
         elif self._by_prior is None or path in self._by_prior:
             mask = binarize(prior, self.dilation, self.max_area).astype(np.float32)
             if mask.any():

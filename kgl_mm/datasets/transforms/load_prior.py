@@ -16,8 +16,9 @@ class LoadPrior(BaseTransform):
     It belongs behind what loads and resizes the whole image, and before what crops, flips or turns it; that then moves
     the prior as well. An image is found in the store by its path: the longest end of it that is a key.
 
-    **Required keys:** ``img``, ``img_path``. **Added keys:** ``prior`` (float32 H x W in [0, 1]), and
-    ``prior_is_edited``, whether a person made it or painted over it.
+    **Required keys:** ``img``, ``img_path``. **Added keys:** ``prior`` (float32 H x W in [0, 1]);
+    ``prior_is_edited``, whether a person made it or painted over it; ``prior_is_mask``, whether that is a mask, as
+    :meth:`PriorStore.is_mask <kgl_mm.priors.PriorStore.is_mask>` has it.
 
     Args:
         store: the folder of the store, or several, of which the first that has the image counts. A run of several
@@ -69,8 +70,9 @@ class LoadPrior(BaseTransform):
         edited = store.is_edited(key, self.layer)
         if self.muted and not edited:
             return results | dict(prior=np.zeros(size, np.float32))
-        prior = (store.read(key, self.layer, size) / self.scale).clip(0, 1)
-        return results | dict(prior=prior, prior_is_edited=edited)
+        scale = 1.0 if edited else self.scale  # a person's white is 1, however strong the other maps are
+        prior = (store.read(key, self.layer, size) / scale).clip(0, 1)
+        return results | dict(prior=prior, prior_is_edited=edited, prior_is_mask=store.is_mask(key, self.layer))
 
     def find(self, img_path: str) -> tuple[PriorStore, str] | None:
         """The store that has a map for an image, and its key there."""

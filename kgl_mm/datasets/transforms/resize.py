@@ -7,14 +7,18 @@ from mmcv.transforms import Resize as MMResize
 
 from kgl_mm.registry import TRANSFORMS
 
+HALF_UP = 0.000411
+"""Exact values often lie halfway between two gray levels, where a last bit, which machines do not share, would decide;
+this much more, which is no fraction that sizes of images make, and all round up."""
+
 
 @TRANSFORMS.register_module()
 class Resize(MMResize):
     """mmcv's ``Resize`` with exact weights: bilinear between the centres of pixels, no antialiasing.
 
     Of 8-bit images OpenCV rounds the weights themselves, to 11 bits, which nothing else does; this one computes in
-    float32, as the ``Resize`` of an exported graph does, so that a network sees the same image there. The result is
-    rounded to the type of the image. Keys, masks and boxes: as in mmcv.
+    float32, as an exported graph does, so that a network sees the same image there. The result is rounded to the type
+    of the image, halves up. Keys, masks and boxes: as in mmcv.
 
     Args:
         scale: width and height.
@@ -41,7 +45,7 @@ class Resize(MMResize):
             size = mmcv.rescale_size(image.shape[1::-1], size)
         moved = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
         moved = moved.reshape(*moved.shape[:2], *image.shape[2:])  # OpenCV drops a single channel
-        results['img'] = moved if image.dtype.kind == 'f' else np.rint(moved).astype(image.dtype)
+        results['img'] = moved if image.dtype.kind == 'f' else np.rint(moved + HALF_UP).astype(image.dtype)
         results['img_shape'] = moved.shape[:2]
         results['scale_factor'] = (size[0] / image.shape[1], size[1] / image.shape[0])
         results['keep_ratio'] = self.keep_ratio

@@ -1,3 +1,4 @@
+from .calibration_hook import CalibrationHook
 from .channels_last_hook import ChannelsLastHook
 from .guidance_hook import GuidanceHook
 from .prior_generation_hook import PriorGenerationHook
@@ -6,6 +7,7 @@ from .record_hook import RecordHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 
 __all__ = [
+    'CalibrationHook',
     'ChannelsLastHook',
     'GuidanceHook',
     'PriorGenerationHook',

@@ -15,8 +15,9 @@ from kgl_mm.engine.checkpoint_io import load_from_file
 from kgl_mm.engine.stages import latest_checkpoint
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.priors.generation import as_tested, check_settings, generate
+from kgl_mm.priors.sources import PriorSource, SaliencySource
 from kgl_mm.priors.store import PriorStore
-from kgl_mm.registry import HOOKS, SALIENCY
+from kgl_mm.registry import HOOKS, PRIOR_SOURCES, SALIENCY
 from kgl_mm.saliency import SaliencyMethod
 from kgl_mm.visualization import SHEET
 
@@ -31,11 +32,12 @@ class PriorGenerationHook(Hook):
 
     They come from the best checkpoint where one is kept, else from the last one, else from the weights as they are,
     and are written as ``tools/generate_priors.py`` does it. A training that is resumed goes on with them where it was
-    stopped. The model is afterwards as it was.
+    stopped. The model is afterwards as it was. A training on good images alone (``num_positives=0``) leaves maps of the
+    defective ones too, where there are any.
 
     Args:
-        method: the saliency method, to which the model is added; by default its maps are normalised by evidence and
-            averaged over all flips.
+        method: the source of the maps, or a saliency method, to which the model is added; by default the maps of a
+            saliency method are normalised by evidence and averaged over all flips.
         out: the folder of the store; a relative one is inside the runner's work directory.
         pipeline: how to look at the images; by default as the test does.
         **kwargs: as for :func:`~kgl_mm.priors.generation.generate`.
@@ -66,13 +68,23 @@ class PriorGenerationHook(Hook):
         self.pipeline = pipeline
         self.kwargs = kwargs
 
+    @property
+    def view(self) -> dict:
+        """The saliency method that shows what a network sees: the one that makes the maps, where one does."""
+        kind = self.method['type'].rpartition('.')[2]
+        if kind == 'TeacherStudentSource':
+            return dict(self.method, type='kgl_mm.AnomalyMap')
+        if kind == 'SaliencySource':
+            return self.method['method']
+        return dict(type='kgl_mm.LayerCAM') if kind in PRIOR_SOURCES.module_dict else self.method
+
     def before_train(self, runner) -> None:
         """What is wrong shows before the training; the store of another one is put aside."""
         dataset = self._dataset(runner)
         refuse_what_does_not_stack(runner.train_dataloader)
         if self.batch_size > 1:
             refuse_several_sizes(dataset, 'set batch_size=1 of PriorGenerationHook')
-        build_method(self.method, get_ori_model(runner.model))
+        build_source(self.method, get_ori_model(runner.model))
         store = Path(runner.work_dir, self.out)
         if not runner._resume:
             barrier()  # every process has looked before the first one changes what is there
@@ -93,7 +105,8 @@ class PriorGenerationHook(Hook):
             if path:
                 model.load_state_dict(load_from_file(str(path), map_location='cpu')['state_dict'])
             store = PriorStore(Path(runner.work_dir, self.out))
-            generate(build_method(self.method, model), dataset, store, **self.kwargs)
+            source = build_source(self.method, model)
+            generate(source, dataset, store, **{'fit_on': self._seen(runner), **self.kwargs})
         finally:
             model.load_state_dict(kept)
         sheet = Path(store.root, SHEET)
@@ -101,8 +114,46 @@ class PriorGenerationHook(Hook):
             runner.visualizer.add_contact_sheet('priors', sheet.read_bytes())
 
     def _dataset(self, runner) -> BaseDataset:
-        dataset = as_tested(runner.train_dataloader.dataset, self.pipeline or test_pipeline(runner.cfg))
-        return dataset.left_out() if getattr(dataset, 'leave_out', None) else dataset
+        dataset = self._seen(runner)
+        return of_all_kinds(dataset.left_out() if getattr(dataset, 'leave_out', None) else dataset)
+
+    def _seen(self, runner) -> BaseDataset:
+        return as_tested(runner.train_dataloader.dataset, self.pipeline or test_pipeline(runner.cfg))
+
+
+def of_all_kinds(dataset: BaseDataset) -> BaseDataset:
+    """With the defective images too, where a training on good ones alone leaves them out."""
+    return dataset.with_defects() if getattr(dataset, 'num_positives', None) == 0 else dataset
+
+
+def build_source(settings: dict, model: nn.Module | None) -> PriorSource:
+    """A source of priors of its config: a registered one, or a saliency method."""
+    kind = source_kind(settings)
+    if kind is None:
+        return SaliencySource(build_method(settings, model))
+    if 'model' in inspect.signature(kind).parameters:
+        settings = dict(settings, model=model)
+    try:
+        with DefaultScope.overwrite_default_scope('kgl_mm'):
+            return PRIOR_SOURCES.build(dict(settings))
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f'method {settings["type"]}: {first_line(error)}') from error
+
+
+def needs_model(settings: dict) -> bool:
+    """Whether a source of this config looks with a trained network."""
+    kind = source_kind(settings)
+    return kind is None or kind.needs_model(settings)
+
+
+def source_kind(settings: dict) -> type[PriorSource] | None:
+    """The class of a source; None for a saliency method."""
+    with DefaultScope.overwrite_default_scope('kgl_mm'):
+        name = settings.get('type')
+        kind = PRIOR_SOURCES.get(name) if isinstance(name, str) else name
+    return kind if isinstance(kind, type) and issubclass(kind, PriorSource) else None
 
 
 def build_method(settings: dict, model: nn.Module) -> SaliencyMethod:
@@ -110,7 +161,9 @@ def build_method(settings: dict, model: nn.Module) -> SaliencyMethod:
     name = settings.get('type')
     with DefaultScope.overwrite_default_scope('kgl_mm'):
         if isinstance(name, str) and SALIENCY.get(name) is None:
-            raise UsageError(f'method {name}: not one of {", ".join(SALIENCY.module_dict)}')
+            raise UsageError(
+                f'method {name}: not one of {", ".join([*SALIENCY.module_dict, *PRIOR_SOURCES.module_dict])}'
+            )
         try:
             return SALIENCY.build({**DEFAULTS, **settings, 'model': model})
         except UsageError:

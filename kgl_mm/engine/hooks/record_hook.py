@@ -49,14 +49,17 @@ class RecordHook(Hook):
     @master_only
     def _record(self, runner, split: str, metrics: dict | None, dataloader, evaluator) -> None:
         facts = {key: int(value) if key in _COUNTS else value for key, value in (metrics or {}).items()}
+        metric = next((metric for metric in evaluator.metrics if getattr(metric, 'table', None)), None)
+        if aim := getattr(metric, 'threshold', {}).get('aim'):
+            facts['threshold_aim'] = aim
         facts.update(seed=runner.seed, config=self.config or config_hash(runner.cfg), versions=versions())
         path = Path(self.file or Path(runner.work_dir, 'metrics.json'))
         record = read_json(path)
         record.setdefault(self.stage, {})[split] = facts
         write_json(path, record)
-        table = next((metric.table for metric in evaluator.metrics if getattr(metric, 'table', None)), None)
-        if not table:
+        if metric is None:
             return
+        table = metric.table
         _write_table(Path(runner.work_dir, f'{split}_scores.csv'), table)
         if 'score' not in table[0]:  # no good class, so nothing is called defective
             return

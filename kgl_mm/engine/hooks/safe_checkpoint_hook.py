@@ -45,7 +45,7 @@ class SafeCheckpointHook(CheckpointHook):
     def after_val_epoch(self, runner, metrics=None) -> None:
         metrics = metrics or {}
         if 'chosen_threshold' in metrics:
-            aim = next(m.threshold_aim for m in runner.val_evaluator.metrics if getattr(m, 'threshold_aim', None))
+            aim = next(metric.aim for metric in runner.val_evaluator.metrics if getattr(metric, 'aim', None))
             threshold = dict(value=metrics['chosen_threshold'], aim=aim, calibrated=True)
             runner.message_hub.update_info('threshold', threshold)
         if self.save_best and 'auto' not in self.key_indicators:

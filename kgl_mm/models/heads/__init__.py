@@ -1,3 +1,4 @@
+from .anomaly_head import AnomalyHead
 from .knowledge_injection_head import KnowledgeInjectionHead
 
-__all__ = ['KnowledgeInjectionHead']
+__all__ = ['AnomalyHead', 'KnowledgeInjectionHead']

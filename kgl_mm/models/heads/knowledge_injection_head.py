@@ -194,7 +194,7 @@ class KnowledgeInjectionHead(ClsHead):
 
     def _nothing(self, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:
         features = self.pre_logits(feats)
-        return features.new_zeros(len(features), 1, *features.shape[2:])
+        return features.new_zeros(features.shape[0], 1, *features.shape[2:])  # of a size that an export can trace
 
     def _dropped(self, feats: tuple[torch.Tensor, ...], prior: torch.Tensor) -> torch.Tensor:
         prior = prior.to(self.pre_logits(feats).dtype)

@@ -1,6 +1,6 @@
 'use strict';
-// Counts and costs are those of kgl_mm/evaluation/functional.py and kgl_mm/report/cost.py, in the same operations and
-// order, so that both give the same numbers to the last bit.
+// Counts and costs are those of kgl_mm/evaluation/functional.py and thresholds.py, in the same operations and order, so
+// that both give the same numbers to the last bit.
 
 const NOTHING = 1 + Number.EPSILON; // above every probability
 const EDGE = 10; // log-odds beyond which scores are drawn at the edge

@@ -1,0 +1,38 @@
+# A student learns what its teacher sees on good parts. The weights of the teacher are random, which is the control, or,
+# in one line each, those of ImageNet (a download) or of a classifier that was trained here:
+# model.teacher.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18')
+# model.teacher.init_cfg = dict(type='Pretrained', checkpoint='STAGE/epoch_50.pth', prefix='backbone.')
+detector = dict(
+    type='kgl_mm.TeacherStudentDetector',
+    teacher=dict(
+        type='ResNet',
+        depth=18,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(0, 1, 2),
+        style='pytorch',
+    ),
+    ssp=dict(attention='simam'),
+    fuse='aff',
+    ssp_weight=0.1,
+    head=dict(loss='stpm', maps='stpm'),
+)
+calibrate = [dict(type='kgl_mm.CalibrationHook')]
+
+# the detector as a first stage, whose maps guide a classifier
+from_good = dict(
+    model=dict(_delete_=True, **detector),
+    optim_wrapper=dict(_delete_=True, optimizer=dict(type='Adam', lr=0.001)),
+    param_scheduler=dict(type='CosineAnnealingLR', convert_to_iter_based=True),
+    train_cfg=dict(max_epochs=100),
+    custom_hooks=[
+        *calibrate,
+        dict(type='kgl_mm.PriorGenerationHook', method=dict(type='kgl_mm.TeacherStudentSource')),
+    ],
+)
+good_alone = dict(
+    batch_size=8,
+    dataset=dict(num_positives=0),
+    sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True),
+)

@@ -1,0 +1,4 @@
+_base_ = '../detector.py'
+
+model = dict(**_base_.detector)
+custom_hooks = _base_.calibrate

@@ -1,0 +1,18 @@
+# The detector at a size that two cores train in minutes.
+_base_ = '../detector.py'
+
+model = dict(
+    type='kgl_mm.TeacherStudentDetector',
+    teacher=dict(
+        type='kgl_mm.SlimVGG',
+        channels=(16, 32, 32),
+        convs=(1, 1, 1),
+        out_indices=(0, 1, 2),
+        init_cfg=dict(type='Kaiming', layer='Conv2d'),
+    ),
+    ssp=dict(attention='simam'),
+    fuse='aff',
+    ssp_weight=0.1,
+    head=dict(loss='stpm', maps='stpm', top=0.005),
+)
+custom_hooks = _base_.calibrate

@@ -1,0 +1,76 @@
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from kgl_mm.errors import check_choice, check_number
+from kgl_mm.registry import MODELS
+
+from .sim_am import SimAM
+
+
+class _SqueezeExcite(nn.Module):
+    """Each channel times a gate that depends on the means of all of them."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        inner = max(channels // reduction, 1)
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, inner, 1),
+            nn.ReLU(),
+            nn.Conv2d(inner, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gate(x)
+
+
+@MODELS.register_module()
+class SSPConv(nn.Module):
+    """Predicts each position of a map from four corners around it (CVPR 2022), self-supervised.
+
+    With K_i the kernels, of ``corner`` x ``corner``, and ``gap`` positions between each and the one in the middle::
+
+        out = attention(ReLU(K_1 * x + K_2 * x + K_3 * x + K_4 * x + b)),   x, out: B x C x H x W
+        loss = mean((out - x)^2)
+
+    The convolution is blind: without attention the value at a position never influences the output at that position.
+    Attention is not, since it sees the mean of the whole map, in which that value has its share.
+
+    Args:
+        channels: of the map, and of the output.
+        corner: side of a corner kernel.
+        gap: see above.
+        attention: ``'none'``, ``'se'`` (squeeze and excite) or ``'simam'``.
+        reduction: of squeeze and excite.
+    """
+
+    def __init__(
+        self, channels: int, corner: int = 1, gap: int = 1, attention: str = 'none', reduction: int = 8
+    ) -> None:
+        super().__init__()
+        check_number(1, whole=True, channels=channels, corner=corner, reduction=reduction)
+        check_number(0, whole=True, gap=gap)
+        check_choice(('none', 'se', 'simam'), attention=attention)
+        self.corner, self.gap = corner, gap
+        # one bias is as good as four
+        self.corners = nn.ModuleList(nn.Conv2d(channels, channels, corner, bias=not i) for i in range(4))
+        kinds = dict(none=nn.Identity, se=lambda: _SqueezeExcite(channels, reduction), simam=SimAM)
+        self.attention = kinds[attention]()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        padded = F.pad(x, [self.corner + self.gap] * 4)
+        far = self.corner + 2 * self.gap + 1  # from a corner to the opposite one
+        near, distant = slice(None, -far), slice(far, None)
+        places = [(near, near), (near, distant), (distant, near), (distant, distant)]
+        seen = [conv(padded[:, :, rows, columns]) for conv, (rows, columns) in zip(self.corners, places, strict=True)]
+        return self.attention(sum(seen).relu())
+
+    @staticmethod
+    def loss(predicted: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """How far the prediction is from the map it was made of, a scalar."""
+        return F.mse_loss(predicted, x)
+
+    def extra_repr(self) -> str:
+        return f'corner={self.corner}, gap={self.gap}'

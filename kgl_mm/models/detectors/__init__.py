@@ -1,0 +1,3 @@
+from .teacher_student_detector import TeacherStudentDetector
+
+__all__ = ['TeacherStudentDetector']

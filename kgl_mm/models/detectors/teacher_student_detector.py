@@ -1,0 +1,178 @@
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+from mmpretrain.models.classifiers import BaseClassifier
+from torch import nn
+
+from kgl_mm.errors import UsageError, check_choice, check_number, first_line
+from kgl_mm.models.blocks import AFF, SSPConv
+from kgl_mm.registry import MODELS
+from kgl_mm.saliency import AnomalyMap, evidence
+
+FUSIONS = ('aff', 'add', 'replace')
+
+
+@MODELS.register_module()
+class TeacherStudentDetector(BaseClassifier):
+    """Finds what good parts never show: where a student, which has learned from good parts alone, leaves its teacher.
+
+    The teacher is any backbone that puts out maps; it is frozen. The student learns to put out the same on good images.
+    Behind each of its outputs F stands, where ``ssp`` is given, a block that predicts F from around each position::
+
+        P = SSPConv(F),   F' = AFF(F, P) or F + P or P,   loss = head.loss + ssp_weight * mean of the blocks' losses
+
+    The teacher's weights are in the checkpoint, since without them the student is worth nothing: it is whole, and no
+    download is needed to run it. They come from ``teacher.init_cfg``, in one line::
+
+        model.teacher.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18')     # ImageNet
+        model.teacher.init_cfg = dict(type='Pretrained', checkpoint='work_dirs/resnet18_ksdd/stage1/epoch_50.pth',
+                                      prefix='backbone.')                                         # trained here
+
+    and are random without it, which is the control. An image that is labelled defective is left out of the loss.
+    Predictions carry ``pred_map`` (1 x H x W, in [0, 1)) beside ``pred_score`` (good, defective).
+
+    Args:
+        teacher: a backbone; ``out_indices`` chooses the layers.
+        student: a backbone that puts out maps of the same shapes; by default that of the teacher, not pretrained.
+        ssp: settings of :class:`~kgl_mm.models.SSPConv` but ``channels``; None for no blocks.
+        fuse: F and P: ``'aff'``, ``'add'``, or ``'replace'`` F by P.
+        ssp_weight: see above.
+        head: an :class:`~kgl_mm.models.AnomalyHead`.
+        data_preprocessor: by default mmpretrain's ``ClsDataPreprocessor``.
+        init_cfg: as in mmengine.
+    """
+
+    def __init__(
+        self,
+        teacher: dict,
+        student: dict | None = None,
+        ssp: dict | None = None,
+        fuse: str = 'aff',
+        ssp_weight: float = 0.1,
+        head: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        if not isinstance(data_preprocessor, nn.Module):
+            data_preprocessor = MODELS.build(dict(type='ClsDataPreprocessor') | (data_preprocessor or {}))
+        super().__init__(init_cfg=init_cfg, data_preprocessor=data_preprocessor)
+        check_choice(FUSIONS, fuse=fuse)
+        check_number(0, ssp_weight=ssp_weight)
+        self.teacher = MODELS.build(teacher)
+        self.student = MODELS.build(student or _untrained(teacher))
+        self.teacher.requires_grad_(False)
+        self.ssp_weight = ssp_weight
+        self.blocks = nn.ModuleList()
+        if ssp is not None:
+            for channels in _channels(self.student):
+                self.blocks.append(_Predicted(channels, ssp, fuse))
+        self.head = MODELS.build(dict(type='kgl_mm.AnomalyHead') | (head or {}))
+        self.train()
+
+    def train(self, mode: bool = True) -> 'TeacherStudentDetector':
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """As in mmengine, but weights of the teacher that do not fit, or cannot be read, are an error."""
+        settings = self.teacher.init_cfg
+        if not isinstance(settings, dict) or settings.get('type') != 'Pretrained':
+            super().init_weights()
+            return
+        path, prefix = settings['checkpoint'], settings.get('prefix') or ''
+        try:
+            saved = CheckpointLoader.load_checkpoint(path, 'cpu')
+            super().init_weights()
+        except (OSError, RuntimeError, AssertionError, ValueError) as error:
+            raise UsageError(f'model.teacher.init_cfg: {path} cannot be loaded ({first_line(error)})') from error
+        saved = saved.get('state_dict', saved)
+        wanted = {name: value.shape for name, value in self.teacher.state_dict().items() if value.ndim}
+        found = {name.removeprefix(prefix): x.shape for name, x in saved.items() if name.startswith(prefix)}
+        if lacking := [name for name, shape in wanted.items() if found.get(name) != shape]:
+            inside = not prefix and f'backbone.{lacking[0]}' in saved
+            raise UsageError(
+                f'model.teacher.init_cfg: {path} has no fitting {prefix}{lacking[0]} and {len(lacking)} of '
+                f'{len(wanted)} weights of the teacher in all: '
+                + ("set prefix='backbone.'" if inside else 'it is of another network')
+            )
+
+    def forward(self, inputs: torch.Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+        """Logits (B, 2), with ``mode='tensor'``; losses with ``'loss'``, data samples with ``'predict'``."""
+        check_choice(('tensor', 'loss', 'predict'), mode=mode)
+        if mode == 'tensor':
+            return self.head(self.extract_feat(inputs))
+        return self.loss(inputs, data_samples) if mode == 'loss' else self.predict(inputs, data_samples)
+
+    def extract_feat(self, inputs: torch.Tensor, stage: str | None = None) -> tuple[tuple, tuple]:
+        """What teacher and student put out."""
+        learned = self.student(inputs)
+        if self.blocks:
+            learned = [block(feature)[0] for block, feature in zip(self.blocks, learned, strict=True)]
+        return tuple(self.teacher(inputs)), tuple(learned)
+
+    def loss(self, inputs: torch.Tensor, data_samples: list | None = None) -> dict[str, torch.Tensor]:
+        good = [not _is_defective(sample) for sample in data_samples or [None] * len(inputs)]
+        seen = inputs if all(good) or not any(good) else inputs[torch.tensor(good, device=inputs.device)]
+        taught, learned, predictions = self.teacher(seen), self.student(seen), []
+        if self.blocks:
+            fused = [block(feature) for block, feature in zip(self.blocks, learned, strict=True)]
+            predictions = [SSPConv.loss(predicted, x) for (_, predicted), x in zip(fused, learned, strict=True)]
+            learned = [feature for feature, _ in fused]
+        losses = self.head.loss((taught, learned), data_samples)
+        if predictions:
+            losses['loss_ssp'] = self.ssp_weight * sum(predictions) / len(predictions)
+        # a batch without a good image still gives every weight a gradient, of 0, for processes that share them
+        return losses if any(good) else {name: 0 * value for name, value in losses.items()}
+
+    def predict(self, inputs: torch.Tensor, data_samples: list | None = None) -> list:
+        logits = []
+
+        def target(given: torch.Tensor) -> torch.Tensor:
+            logits.append(given.detach())
+            return evidence(given)
+
+        maps = AnomalyMap(self).explain(inputs, target).maps
+        samples = self.head._get_predictions(logits[0], data_samples)
+        for sample, found in zip(samples, maps, strict=True):
+            sample.set_field(found[None], 'pred_map')
+        return samples
+
+
+class _Predicted(nn.Module):
+    """F to F' and P, as above."""
+
+    def __init__(self, channels: int, ssp: dict, fuse: str) -> None:
+        super().__init__()
+        self.ssp = MODELS.build(dict(type='kgl_mm.SSPConv', channels=channels) | dict(ssp))
+        self.fuse = fuse
+        self.aff = AFF(channels) if fuse == 'aff' else None
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        predicted = self.ssp(x)
+        if self.fuse == 'aff':
+            return self.aff(x, predicted), predicted
+        return (x + predicted if self.fuse == 'add' else predicted), predicted
+
+
+def _untrained(teacher: dict) -> dict:
+    """The same network, with the weights that it begins a training with."""
+    init = teacher.get('init_cfg')
+    pretrained = isinstance(init, dict) and init.get('type') == 'Pretrained'
+    return {key: value for key, value in teacher.items() if key != 'init_cfg' or not pretrained}
+
+
+def _channels(network: nn.Module) -> list[int]:
+    """Of the maps that a network puts out, found by trying."""
+    training = network.training
+    network.eval()  # which those of mmpretrain do not return
+    try:
+        with torch.no_grad():
+            return [feature.shape[1] for feature in network(torch.zeros(1, 3, 64, 64))]
+    except (RuntimeError, AttributeError, IndexError) as error:
+        raise UsageError(f'{type(network).__name__}: puts out no feature maps ({first_line(error)})') from error
+    finally:
+        network.train(training)
+
+
+def _is_defective(sample) -> bool:
+    return sample is not None and 'gt_label' in sample and bool(sample.gt_label.any())

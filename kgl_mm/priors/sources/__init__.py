@@ -1,0 +1,15 @@
+from .base import PriorSource, as_source
+from .folder_source import FolderSource
+from .patch_memory import PatchMemorySource
+from .saliency_source import SaliencySource
+from .teacher_student import TeacherStudentSource, calibrate
+
+__all__ = [
+    'FolderSource',
+    'PatchMemorySource',
+    'PriorSource',
+    'SaliencySource',
+    'TeacherStudentSource',
+    'as_source',
+    'calibrate',
+]

@@ -1,0 +1,59 @@
+from collections.abc import Sequence
+
+import torch
+from mmengine.dataset import BaseDataset
+from torch import nn
+
+from kgl_mm.errors import UsageError
+from kgl_mm.registry import PRIOR_SOURCES
+from kgl_mm.saliency import AnomalyMap
+
+from .base import good_indices, shared_out, spread
+from .saliency_source import SaliencySource
+
+MOST = 500
+"""Good images, evenly over their order, that a quantile is made of."""
+
+
+@PRIOR_SOURCES.register_module()
+class TeacherStudentSource(SaliencySource):
+    """The maps of a :class:`~kgl_mm.models.TeacherStudentDetector`, which has learned from good images alone.
+
+    They are calibrated by the good images of its training; where its checkpoint does not know of any, by those of
+    :meth:`fit`.
+
+    Args:
+        model: the detector.
+        flips: of ``'h'``, ``'v'``, ``'hv'``: the maps of the flipped images, flipped back, are averaged in.
+        amp: mixed precision, as for a saliency method.
+        normalize: changes nothing, since the maps are calibrated.
+    """
+
+    def __init__(
+        self, model: nn.Module, flips: Sequence[str] = (), amp: bool | str = False, normalize: str | None = None
+    ) -> None:
+        super().__init__(AnomalyMap(model, flips=flips, amp=amp, normalize=normalize))
+
+    @property
+    def learns(self) -> bool:
+        return not self.model.head.is_calibrated
+
+    def fit(self, dataset: BaseDataset) -> None:
+        calibrate(self.model, dataset)
+
+
+def calibrate(model: nn.Module, dataset: BaseDataset, batch_size: int = 4, num_workers: int = 0) -> None:
+    """Set the scales of a detector by good images of a data set, seen as a test sees them; by all processes."""
+    good = spread(good_indices(dataset), MOST)
+    if not good:
+        raise UsageError(f'{type(dataset).__name__}: has no good image, by which the scores of a detector are scaled')
+    model.head.calibrate([1.0], [1.0])
+    method = AnomalyMap(model)
+
+    def look(images: torch.Tensor, _indices: Sequence[int]) -> list[tuple[float, float]]:
+        found = method.explain(images)
+        peaks = found.maps.double().amax((1, 2))
+        return list(zip(found.evidence.double().exp().tolist(), (peaks / (1 - peaks)).tolist(), strict=True))
+
+    values = shared_out(look, model, dataset, good, batch_size, num_workers)
+    model.head.calibrate(*torch.tensor(values, dtype=torch.float64).T.tolist())

@@ -1,0 +1,253 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from kgl_mm.errors import UsageError
+from kgl_mm.models import AFF, SimAM, TeacherStudentDetector
+from kgl_mm.priors.fingerprint import hash_of_model
+from kgl_mm.saliency import AnomalyMap, LayerCAM
+
+TEACHER = dict(type='kgl_mm.SlimVGG', channels=(4, 8, 8), convs=(1, 1, 1), out_indices=(1, 2))
+RESNET = dict(type='ResNet', depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
+HEADS = [dict(), dict(loss='mkd', maps='mkd'), dict(loss='stpm', maps='mkd', blur=0), dict(combine='sum', top=0.1)]
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
+def detector(seed=0, **kwargs):
+    torch.manual_seed(seed)
+    settings = dict(type='kgl_mm.TeacherStudentDetector', teacher=TEACHER, ssp=dict(attention='simam'))
+    model = MODELS.build(settings | kwargs)
+    with torch.no_grad():
+        for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+            norm.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+def samples(*labels):
+    return [DataSample().set_gt_label(label) for label in labels]
+
+
+def images(number=2, size=(32, 24)):
+    return torch.randn(number, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize('head', HEADS)
+@pytest.mark.parametrize('teacher', [TEACHER, RESNET])
+def test_predictions_are_probabilities_and_maps(teacher, head):
+    model = detector(teacher=teacher, head=head).eval()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        found = model(images(), samples(0, 1), mode='predict')
+        logits = model(images())
+    for sample, row in zip(found, logits.softmax(1), strict=True):
+        torch.testing.assert_close(sample.pred_score, row)
+        assert sample.pred_map.shape == (1, 32, 24)
+        assert 0 <= sample.pred_map.min() < sample.pred_map.max() < 1
+    assert not model.training
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('head', HEADS)
+def test_an_image_is_judged_alone(head):
+    model = detector(head=head).eval()
+    together = model(images(4), samples(0, 0, 1, 1), mode='predict')
+    for image, sample in zip(images(4), together, strict=True):
+        (alone,) = model(image[None], samples(0), mode='predict')
+        torch.testing.assert_close(alone.pred_score, sample.pred_score, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(alone.pred_map, sample.pred_map, rtol=1e-3, atol=1e-6)
+
+
+def test_the_map_of_mkd_is_the_gradient_of_the_loss():
+    model = detector(head=dict(loss='mkd', maps='mkd', blur=0)).double().eval()
+    pixels = images().double()
+    epsilon, row, column = 1e-6, 7, 11
+    slopes = 0
+    for colour in range(3):
+        shifted = pixels.clone()
+        shifted[:, colour, row, column] += epsilon
+        with torch.no_grad():
+            losses = [model.head.per_image(model.extract_feat(x)) for x in (pixels, shifted)]
+        slopes = slopes + ((losses[1] - losses[0]) / epsilon).abs()
+    maps = AnomalyMap(model)(pixels)[:, row, column]
+    torch.testing.assert_close(maps / (1 - maps), slopes, rtol=1e-3, atol=1e-9)
+
+
+def test_only_the_student_learns():
+    model = detector()
+    before = hash_of_model(model.teacher)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    history = []
+    for _ in range(30):
+        losses = model(images(), samples(0, 0), mode='loss')
+        assert set(losses) == {'loss_distillation', 'loss_ssp'}
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        history.append(losses['loss_distillation'].item())
+        assert not model.teacher.training
+        assert model.student.training
+    assert hash_of_model(model.teacher) == before
+    assert history[-1] < 0.5 * history[0]
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    model.eval()
+    model.train()
+    assert not any(module.training for module in model.teacher.modules())
+
+
+@pytest.mark.parametrize('fuse', ['aff', 'add', 'replace'])
+@pytest.mark.parametrize('attention', ['none', 'se', 'simam'])
+def test_blocks_can_be_chosen_and_left_out(fuse, attention):
+    model = detector(fuse=fuse, ssp=dict(attention=attention))
+    assert any(isinstance(module, AFF) for module in model.modules()) == (fuse == 'aff')
+    assert any(isinstance(module, SimAM) for module in model.modules()) == (attention == 'simam')
+    sum(model(images(), samples(0, 0), mode='loss').values()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    plain = detector(ssp=None)
+    assert set(plain(images(), samples(0, 0), mode='loss')) == {'loss_distillation'}
+    assert len(list(plain.parameters())) == 2 * len(list(plain.teacher.parameters()))
+
+
+def test_fusion_by_its_formula():
+    model = detector(fuse='add', ssp=dict(attention='none')).eval()
+    learned = model.student(images())
+    for block, feature, fused in zip(model.blocks, learned, model.extract_feat(images())[1], strict=True):
+        torch.testing.assert_close(fused, feature + block.ssp(feature))
+    model.train()
+    losses = model(images(), samples(0, 0), mode='loss')
+    learned = model.student(images())
+    expected = [(block.ssp(x) - x).square().mean() for block, x in zip(model.blocks, learned, strict=True)]
+    torch.testing.assert_close(losses['loss_ssp'], 0.1 * sum(expected) / 2)
+
+
+def test_a_defective_image_teaches_nothing():
+    one, both = detector(), detector()
+    alone = one(images()[:1], samples(0), mode='loss')
+    mixed = both(images(), samples(0, 1), mode='loss')
+    torch.testing.assert_close(mixed, alone)
+    assert all(torch.equal(a, b) for a, b in zip(one.buffers(), both.buffers(), strict=True))
+    losses = both(images(), samples(1, 2), mode='loss')
+    sum(losses.values()).backward()
+    assert all(not p.grad.any() for p in both.parameters() if p.requires_grad)
+    assert sum(losses.values()) == 0
+
+
+def test_a_batch_of_one_small_image_and_mixed_precision():
+    model = detector(teacher=dict(TEACHER, norm_cfg=None))
+    losses = model(images(1, (4, 4)), samples(0), mode='loss')  # the last map is a single position
+    assert all(torch.isfinite(value) for value in losses.values())
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model(images(), samples(0, 0), mode='loss')
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
+
+
+def saved(tmp_path, prefix, channels=(4, 8, 8)):
+    torch.manual_seed(7)
+    trained = MODELS.build(dict(TEACHER, channels=channels))
+    state = {prefix + name: value for name, value in trained.state_dict().items()}
+    path = str(tmp_path / f'{len(prefix)}{channels[0]}.pth')
+    torch.save(dict(state_dict=state), path)
+    return path, trained
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_the_weights_of_a_teacher_come_in_one_line(tmp_path, prefix):
+    path, trained = saved(tmp_path, prefix)
+    init = dict(type='Pretrained', checkpoint=path) | (dict(prefix=prefix) if prefix else {})
+    model = detector(teacher=dict(TEACHER, init_cfg=init))
+    model.init_weights()
+    assert all(torch.equal(a, b) for a, b in zip(model.teacher.parameters(), trained.parameters(), strict=True))
+    assert not torch.equal(next(model.student.parameters()), next(trained.parameters()))
+    assert not any(parameter.requires_grad for parameter in model.teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    ('where', 'sentence'),
+    [
+        (('backbone.', (4, 8, 8), ''), r"no fitting stages.* and 15 of 15 weights .* set prefix='backbone.'"),
+        (('', (6, 8, 8), ''), 'no fitting stages.* of another network'),
+        (('', (4, 8, 8), 'neck.'), 'cannot be loaded'),
+        (None, 'absent.pth cannot be loaded'),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path, where, sentence):
+    path, prefix = ('absent.pth', '') if where is None else (saved(tmp_path, *where[:2])[0], where[2])
+    init = dict(type='Pretrained', checkpoint=path) | (dict(prefix=prefix) if prefix else {})
+    with pytest.raises(UsageError, match=sentence):
+        detector(teacher=dict(TEACHER, init_cfg=init)).init_weights()
+
+
+def test_a_random_teacher_is_that_of_the_seed():
+    one, same, other = (detector(seed) for seed in (0, 0, 1))
+    assert hash_of_model(one.teacher) == hash_of_model(same.teacher) != hash_of_model(other.teacher)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'sentence'),
+    [
+        (dict(fuse='typo'), "fuse='typo': not one of aff, add, replace"),
+        (dict(ssp_weight=-1), 'ssp_weight=-1: not a number of 0 or more'),
+        (dict(ssp=dict(attention='typo')), "attention='typo'"),
+    ],
+)
+def test_what_is_wrong_is_said(settings, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        detector(**settings)
+
+
+def test_a_student_that_does_not_fit_is_said():
+    model = detector(student=dict(TEACHER, channels=(4, 8, 6)))
+    with pytest.raises(UsageError, match='choose another student'):
+        model(images())
+
+
+def test_a_defect_is_found_where_it_is():
+    """A student of smooth images leaves its teacher at a bright spot."""
+    random = np.random.default_rng(0)
+    smooth = [cv2.GaussianBlur(random.normal(size=(64, 64, 3)).astype(np.float32), (0, 0), 2) * 4 for _ in range(16)]
+    good = torch.from_numpy(np.stack(smooth)).permute(0, 3, 1, 2).contiguous()
+    model = detector(ssp=None)  # attention looks at the whole image
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        sum(model(good, samples(*[0] * 16), mode='loss').values()).backward()
+        optimizer.step()
+    spotted = good[:4].clone()
+    spotted[:, :, 40:43, 28:31] += 6
+    for found in AnomalyMap(model)(spotted) - AnomalyMap(model)(good[:4]):
+        row, column = np.unravel_index(int(found.argmax()), found.shape)
+        assert abs(row - 41) <= 8  # what one position of the last map sees reaches that far
+        assert abs(column - 29) <= 8
+    with torch.no_grad():
+        odds = model.eval()(torch.cat([good[:4], spotted]))[:, 1]
+    assert odds[4:].mean() > odds[:4].mean()
+
+
+def test_anomaly_maps_are_of_detectors_and_never_scaled_by_themselves():
+    model = detector().eval()
+    plain = AnomalyMap(model)(images())
+    torch.testing.assert_close(AnomalyMap(model, normalize='max')(images()), plain)
+    torch.testing.assert_close(AnomalyMap(model, normalize='evidence', flips=())(images()), plain)
+    both = AnomalyMap(model, flips=['h'])(images())
+    torch.testing.assert_close(both, (plain + AnomalyMap(model)(images().flip(3)).flip(2)) / 2)
+    assert AnomalyMap(model).settings()['normalize'] is None
+    with pytest.raises(UsageError, match='Linear is no detector'):
+        AnomalyMap(torch.nn.Linear(2, 2))
+    assert LayerCAM(model, layers=['student.stages.2'])(images()).shape == (2, 32, 24)  # logits like any other
+
+
+def test_it_is_a_model_of_mmpretrain():
+    model = detector(data_preprocessor=dict(mean=[0.0] * 3, std=[1.0] * 3, to_rgb=True))
+    assert isinstance(model, TeacherStudentDetector)
+    batch = dict(inputs=[torch.zeros(3, 32, 24, dtype=torch.uint8)] * 2, data_samples=samples(0, 1))
+    assert len(model.test_step(batch)) == 2

@@ -1,0 +1,270 @@
+"""Each source behind the one interface: what it gives, what it refuses, and that its store is the same every time."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DATASETS
+from mmpretrain.registry import MODELS
+
+from kgl_mm.errors import UsageError
+from kgl_mm.priors import PriorSource, PriorStore
+from kgl_mm.priors.generation import as_tested, generate
+from kgl_mm.priors.sources import FolderSource, PatchMemorySource, SaliencySource, TeacherStudentSource, calibrate
+from kgl_mm.priors.sources.base import good_indices
+from kgl_mm.registry import PRIOR_SOURCES
+from kgl_mm.saliency import LayerCAM
+
+BACKBONE = dict(type='kgl_mm.SlimVGG', channels=(8, 8), convs=(1, 1), out_indices=(0, 1))
+LOAD = dict(type='mmpretrain.LoadImageFromFile')
+PACK = dict(type='kgl_mm.PackDefect')
+
+
+@pytest.fixture
+def write(surfaces, tmp_path):
+    """A function that writes the maps of a source into a folder of this name: the bytes of all maps by key."""
+
+    def write(source, name='store', dataset=surfaces, **kwargs):
+        generate(source, dataset, PriorStore(tmp_path / name), **dict(dict(batch_size=3), **kwargs))
+        store = PriorStore(tmp_path / name)
+        return store, {key: (tmp_path / name / 'evidence' / f'{key}.png').read_bytes() for key in store.keys()}  # noqa: SIM118
+
+    return write
+
+
+@pytest.fixture
+def detector():
+    torch.manual_seed(0)
+    preprocessor = dict(mean=[127.5] * 3, std=[50.0] * 3, to_rgb=True)
+    settings = dict(teacher=BACKBONE, ssp=dict(attention='simam'), data_preprocessor=preprocessor)
+    return MODELS.build(dict(type='kgl_mm.TeacherStudentDetector', **settings))
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A function that writes a folder of images of these sizes and gives the data set; one in three is defective."""
+
+    def parts(*sizes, pipeline=(), good=None):
+        folder = tmp_path / 'parts'
+        for number, size in enumerate(sizes):
+            kind = 'dent' if number >= (len(sizes) if good is None else good) else 'good'
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(80, 120, (*size, 3), np.uint8)
+            if kind == 'dent':
+                cv2.circle(pixels, (size[1] // 2, size[0] // 2), 5, (250, 250, 250), -1)
+            cv2.imwrite(str(folder / kind / f'{number}.png'), pixels)
+        (tmp_path / 'split.csv').write_text(
+            'path,split\n' + ''.join(f'{path.relative_to(folder)},train\n' for path in sorted(folder.rglob('*.png')))
+        )
+        settings = dict(data_root=str(folder), split_file=str(tmp_path / 'split.csv'), num_positives=0)
+        dataset = DATASETS.build(dict(type='kgl_mm.DefectFolder', pipeline=[], **settings))
+        return as_tested(dataset, [LOAD, *pipeline, PACK]).with_defects()
+
+    return parts
+
+
+def test_the_saliency_of_a_classifier_is_a_source_as_any(write, model):
+    method = dict(type='kgl_mm.LayerCAM', normalize='evidence')
+    source = PRIOR_SOURCES.build(dict(type='kgl_mm.SaliencySource', method=method, model=model))
+    assert isinstance(source, PriorSource)
+    assert write(source, 'a')[1] == write(LayerCAM(model, normalize='evidence'), 'b')[1]
+    assert write(SaliencySource(LayerCAM(model, normalize='evidence')), 'a')[1]  # the same source, so nothing is stale
+
+
+def test_a_source_of_ones_own_says_nothing_but_its_maps(write, surfaces):
+    class Darkness(PriorSource):
+        def maps(self, images, samples=()):
+            return 1 - images.float().mean(1) / 255
+
+    store, _ = write(Darkness())
+    entry = store.entry(store.keys()[0])
+    image = cv2.imread(surfaces.get_data_info(0)['img_path'])
+    assert entry['evidence'] == pytest.approx(1 - image.mean(2).min() / 255, abs=1e-6)
+    assert entry['trust'] == pytest.approx(1, abs=1e-4)  # a flipped image is as dark
+    assert store.source()['method'] == dict(type='Darkness')
+    assert store.source()['model'] is None
+
+
+def test_a_detector_is_calibrated_once(write, detector, surfaces):
+    store, first = write(TeacherStudentSource(detector), 'a')
+    assert detector.head.is_calibrated
+    assert write(TeacherStudentSource(detector), 'b', fit_on=surfaces.get_subset([0, 1]))[1] == first
+    peaks = [store.entry(key)['peak'] for key in store.keys() if not store.entry(key)['label']]  # noqa: SIM118
+    assert np.mean(np.array(peaks) > 0.5) < 0.2
+    assert max(peaks) == pytest.approx(0.5, abs=0.1)
+
+
+def test_calibration_needs_a_good_image(detector, surfaces):
+    defective = [i for i in range(len(surfaces)) if i not in good_indices(surfaces)]
+    with pytest.raises(UsageError, match='has no good image'):
+        calibrate(detector, surfaces.get_subset(defective))
+    calibrate(detector, surfaces.get_subset(good_indices(surfaces)[:1]))
+    score, peak = detector.head.score_scale, detector.head.map_scale
+    assert score.item() == pytest.approx(peak.item(), rel=0.1)
+
+
+def test_patch_memory_by_its_formula(model, surfaces):
+    """Some patches of an image, compared with remembered ones in a plain loop."""
+    source = PatchMemorySource(model, layers=['backbone.stages.0'], k=2)
+    source.fit(surfaces)
+    good = good_indices(surfaces)
+
+    def features(index):
+        data = dict(inputs=[surfaces[index]['inputs']], data_samples=[surfaces[index]['data_samples']])
+        images = model.data_preprocessor(data)['inputs']
+        with torch.no_grad():
+            return images, model.eval().backbone.stages[0](images)[0]
+
+    known = torch.cat([features(index)[1].flatten(1).T for index in (good[0], good[-1])])
+    torch.testing.assert_close(source.memory[0], known / known.norm(dim=1, keepdim=True))
+    images, seen = features(1)
+    found = source.distance(images)
+    assert found.shape == (1, 64, 64)
+    for y, x in [(3, 50), (33, 7)]:
+        closest = max(torch.cosine_similarity(seen[:, y, x], patch, dim=0) for patch in known)
+        assert found[0, y, x].item() == pytest.approx(1 - closest.item(), abs=1e-5)
+    torch.testing.assert_close(source.maps(images), found / (found + source.scale))
+
+
+@pytest.mark.parametrize('good', [1, 2, 5])
+def test_patch_memory_of_a_few_good_images(write, model, parts, good):
+    dataset = parts(*[(32, 40)] * (good + 3), good=good)
+    source = PatchMemorySource(model, k=3, depth=2)
+    store, first = write(source, 'a', dataset)
+    again = PatchMemorySource(model, k=3, depth=2)
+    assert write(again, 'b', dataset)[1] == first
+    assert len(source.memory) == 2
+    peaks = {label: [] for label in (0, 1)}
+    for key in store.keys():  # noqa: SIM118
+        peaks[store.entry(key)['label']].append(store.entry(key)['peak'])
+    assert min(peaks[1]) > max(peaks[0])
+    row, column = np.unravel_index(store.read(f'dent/{good + 1}.png').argmax(), (32, 40))
+    assert abs(row - 16) <= 7
+    assert abs(column - 20) <= 7
+    with pytest.raises(UsageError, match=r'stale: method\.k was 3, is 1'):
+        write(PatchMemorySource(model, k=1, depth=2), 'a', dataset)
+
+
+def test_patch_memory_with_a_network_of_its_own_and_images_of_many_sizes(write, parts):
+    dataset = parts((32, 40), (48, 24), (33, 35), (40, 64), (20, 80), good=4)
+    source = lambda **kwargs: PatchMemorySource(network=dict(BACKBONE), layers=['stages.0', 'stages.1'], k=4, **kwargs)  # noqa: E731
+    before = torch.get_rng_state()
+    source()
+    assert torch.equal(torch.get_rng_state(), before)
+    _, first = write(source(), 'a', dataset, batch_size=1)
+    torch.manual_seed(5)
+    assert write(source(), 'b', dataset, batch_size=1)[1] == first  # the weights are those of its own seed
+    assert write(source(seed=1), 'c', dataset, batch_size=1)[1] != first
+    assert not PatchMemorySource.needs_model(dict(network=BACKBONE))
+
+
+def test_what_is_wrong_with_a_patch_memory_is_said(model, surfaces):
+    for settings, sentence in [
+        (dict(k=0), 'k=0: not a whole number of 1 or more'),
+        (dict(layers=['typo']), 'no such layer as typo'),
+        (dict(quantile=2), 'quantile=2'),
+    ]:
+        with pytest.raises(UsageError, match=sentence):
+            PatchMemorySource(model, **settings)
+    with pytest.raises(UsageError, match='give a model or the config of a network'):
+        PatchMemorySource()
+    with pytest.raises(UsageError, match='nothing is remembered yet'):
+        PatchMemorySource(model, layers=['backbone.stages.1']).maps(torch.zeros(1, 3, 64, 64))
+    defective = [i for i in range(len(surfaces)) if i not in good_indices(surfaces)]
+    with pytest.raises(UsageError, match='has no good image'):
+        PatchMemorySource(model).fit(surfaces.get_subset(defective))
+
+
+def elsewhere(tmp_path, dataset, suffix, dtype=np.float32, scale=1.0, ending=''):
+    """Maps of all images, brighter where these are defective, as another program leaves them."""
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        inside = os.path.relpath(info['img_path'], dataset.data_root)
+        path = tmp_path / 'maps' / (inside.rpartition('.')[0] + ending + suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        map = np.random.default_rng(index).random((16, 20)).astype(np.float32) * (1 + info['gt_label'])
+        map = map * scale if dtype == np.float32 else (map / 2 * np.iinfo(dtype).max).astype(dtype)
+        np.save(path, map) if suffix == '.npy' else cv2.imwrite(str(path), map)
+    return tmp_path / 'maps'
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'dtype', 'ending'),
+    [('.npy', np.float32, ''), ('.tiff', np.float32, '_map'), ('.png', np.uint8, ''), ('.png', np.uint16, '_map')],
+)
+def test_maps_from_elsewhere(write, parts, tmp_path, suffix, dtype, ending):
+    dataset = parts((32, 40), (48, 24), (33, 35), (40, 64), (20, 80), good=3)
+    folder = elsewhere(tmp_path, dataset, suffix, dtype, 30.0, ending)
+    store, first = write(FolderSource(folder, ending=ending), 'a', dataset, batch_size=1)
+    assert write(FolderSource(folder, ending=ending), 'b', dataset, batch_size=1)[1] == first
+    entries = [store.entry(key) for key in store.keys()]  # noqa: SIM118
+    assert [entry['size'] for entry in entries] == [[40, 64], [20, 80], [32, 40], [48, 24], [33, 35]]
+    assert 'trust' not in entries[0]
+    assert store.source()['trust'] == []
+    peaks = np.array([entry['peak'] for entry in entries])
+    assert (peaks[:2] > peaks[2:].max()).all()
+    assert peaks[2:].max() == pytest.approx(0.5, abs=0.02)  # of floats by their quantile, of the others by chance
+    changed = next(folder.rglob(f'*{suffix}'))
+    changed.write_bytes(next(path for path in folder.rglob(f'*{suffix}') if path != changed).read_bytes())
+    with pytest.raises(UsageError, match='stale: model was'):
+        write(FolderSource(folder, ending=ending), 'a', dataset, batch_size=1)
+
+
+def test_floats_as_they_are(write, parts, tmp_path):
+    dataset = parts((32, 40), (32, 40), good=1)
+    folder = elsewhere(tmp_path, dataset, '.npy', scale=0.5)
+    store, _ = write(FolderSource(folder, quantile=None), 'a', dataset)
+    expected = np.load(folder / 'good/0.npy').max()
+    assert store.entry('good/0.png')['peak'] <= expected < store.entry('good/0.png')['peak'] + 0.1
+    elsewhere(tmp_path, dataset, '.npy', scale=3.0)
+    with pytest.raises(UsageError, match=r'goes up to .*; with quantile=None maps must lie in'):
+        write(FolderSource(folder, quantile=None), 'b', dataset)
+
+
+def test_real_masks_as_the_ceiling(write, surfaces):
+    store, _ = write(FolderSource(masks=True), fraction=1.0)
+    for key in store.keys():  # noqa: SIM118
+        entry = store.entry(key)
+        assert entry['peak'] == entry['label']
+        if entry['label']:
+            assert entry['quality']['iou'] == 1
+
+
+def test_what_is_wrong_with_a_folder_is_said(write, parts, tmp_path):
+    dataset = parts((32, 40), (32, 40), (32, 40), good=2)
+    (tmp_path / 'empty').mkdir()
+    for make, sentence in [
+        (lambda: FolderSource(tmp_path / 'absent'), 'absent: no such folder'),
+        (lambda: FolderSource(tmp_path / 'empty'), r'empty: holds no maps \(\*.png, '),
+        (lambda: FolderSource(), 'give either a folder or masks=True'),
+        (lambda: FolderSource(tmp_path, masks=True), 'give either a folder or masks=True'),
+        (lambda: FolderSource(masks=True, missing='typo'), "missing='typo'"),
+    ]:
+        with pytest.raises(UsageError, match=sentence):
+            make()
+    folder = elsewhere(tmp_path, dataset, '.npy')
+    (folder / 'dent/2.npy').unlink()
+    with pytest.raises(UsageError, match=r"none of its 2 maps is that of .*dent/2.png; add it, or set missing='empty'"):
+        write(FolderSource(folder), 'a', dataset, batch_size=1)
+    store, _ = write(FolderSource(folder, missing='empty'), 'b', dataset, batch_size=1)
+    assert store.entry('dent/2.png')['peak'] == 0
+    for content, sentence in [(b'broken', 'cannot be read as a map'), (None, 'must have two dimensions')]:
+        (folder / 'dent/2.npy').write_bytes(content) if content else np.save(folder / 'dent/2.npy', -np.ones((2, 2)))
+        with pytest.raises(UsageError, match=sentence):
+            write(FolderSource(folder), 'c', dataset, batch_size=1)
+    for path in folder.rglob('*.npy'):
+        np.save(path, np.ones((2, 2), np.float32))
+    (folder / 'good/0.npy').unlink(), (folder / 'good/1.npy').unlink()
+    with pytest.raises(UsageError, match='there is no good image to compare with'):
+        write(FolderSource(folder, missing='empty'), 'd', dataset, batch_size=1)
+    np.save(folder / 'dent/2.png.npy', np.ones((2, 2)))
+    assert FolderSource(folder).find('any/where/dent/2.png').name == '2.png.npy'
+
+
+def test_real_masks_that_are_missing(write, parts):
+    dataset = parts((32, 40), (32, 40), good=1)
+    with pytest.raises(UsageError, match=r"1.png: has no mask; add it, or set missing='empty'"):
+        write(FolderSource(masks=True), 'a', dataset)
+    assert write(FolderSource(masks=True, missing='empty'), 'b', dataset)[0].entry('dent/1.png')['peak'] == 0
