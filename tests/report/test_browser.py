@@ -1,4 +1,4 @@
-"""The page in a real browser; skipped where there is none (apt-get install chromium; pip install playwright)."""
+"""The page in a real browser; skipped where there is none (apt-get install chromium)."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Both pages in a real browser; skipped where there is none (apt-get install chromium; pip install playwright)."""
+"""Both pages in a real browser; skipped where there is none (apt-get install chromium)."""
 
 import csv
 import io
