@@ -24,7 +24,7 @@ for path in sys.argv[2:]:
     else:
         label = classes[probabilities.argmax()]
     print(f'{path}: {label} {score:.4f}')
-    if 'map' in found:  # 0 to 1, as large as the network sees the image
+    if 'map' in found:  # 0 to 1, as large as the network sees the image; drawn into this folder
         heat = cv2.resize(found['map'][0], image.shape[1::-1])
         red = cv2.applyColorMap((255 * heat.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_JET)
-        cv2.imwrite(f'{path}.map.png', cv2.addWeighted(image, 0.6, red, 0.4, 0))
+        cv2.imwrite(f'{path.split("/")[-1]}.map.png', cv2.addWeighted(image, 0.6, red, 0.4, 0))

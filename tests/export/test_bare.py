@@ -107,6 +107,8 @@ def test_the_consumer_of_the_documentation_needs_nothing_of_ours(model, folder, 
     for path in sorted(folder.iterdir()):
         paths.append(str(tmp_path / path.name))
         Path(paths[-1]).write_bytes(path.read_bytes())
+    (tmp_path / 'maps').mkdir()
+    monkeypatch.chdir(tmp_path / 'maps')
     monkeypatch.setattr(sys, 'argv', ['consume_onnx.py', str(model[1].network.path), *paths])
     runpy.run_path(str(consumer))
     lines = capsys.readouterr().out.splitlines()
@@ -114,7 +116,7 @@ def test_the_consumer_of_the_documentation_needs_nothing_of_ours(model, folder, 
         label, score = re.fullmatch(rf'{re.escape(result.name)}: (\w+) ([\d.]+)', line).groups()
         assert label == result.label
         assert float(score) == pytest.approx(result.score, abs=6e-5)
-        assert cv2.imread(f'{result.name}.map.png').shape[1::-1] == result.size
+        assert cv2.imread(f'{Path(result.name).name}.map.png').shape[1::-1] == result.size
 
 
 def test_sizes_are_read_without_pillow(folder, tmp_path):

@@ -59,7 +59,16 @@ def test_a_variant_may_be_the_first_stage_alone(cfg):
 
 @pytest.mark.parametrize(
     'study',
-    ['ksdd_avg', 'ksdd_max_avg', 'ksdd_full', 'ksdd_full_recipe', 'search_avg', 'search_max_avg', 'surface_weak'],
+    [
+        'ksdd_avg',
+        'ksdd_max_avg',
+        'ksdd_full',
+        'ksdd_full_recipe',
+        'search_avg',
+        'search_max_avg',
+        'surface_many',
+        'surface_weak',
+    ],
 )
 def test_all_variants_that_are_shipped_can_be_planned(study):
     shipped = load_config(f'studies/{study}.py')
