@@ -1,5 +1,6 @@
 import gc
 import os
+import shutil
 import sys
 
 import pytest
@@ -52,3 +53,35 @@ def _runners_of_the_same_second_share_nothing():
 
     yield
     MessageHub._instance_dict.clear()
+
+
+@pytest.fixture(scope='module')
+def browser():
+    """A Chromium; tests that ask for it are skipped where there is none."""
+    playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    found = [shutil.which(name) for name in ('chromium', 'chromium-browser', 'google-chrome')]
+    if not any(found):
+        pytest.skip('there is no chromium')
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=next(filter(None, found)), args=['--no-sandbox'])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def new_page(browser):
+    """A function that opens an empty page of the browser; what it complains of, or asks of others, fails the test."""
+    complaints, pages = [], []
+
+    def new_page(*allowed, forgiven=None, **kwargs):
+        page = browser.new_page(**kwargs)
+        page.on('console', lambda said: (forgiven and forgiven in said.text) or complaints.append(said.text))
+        page.on('pageerror', lambda error: complaints.append(str(error)))
+        page.on('request', lambda asked: asked.url.startswith(allowed) or complaints.append(asked.url))
+        pages.append(page)
+        return page
+
+    yield new_page
+    for page in pages:
+        page.close()
+    assert complaints == []

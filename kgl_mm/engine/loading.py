@@ -16,10 +16,11 @@ from kgl_mm.priors.generation import as_tested
 
 
 def hook_settings(cfg: Config) -> PriorGenerationHook:
-    """The ``PriorGenerationHook`` that a config has, or one by default."""
+    """The ``PriorGenerationHook`` that a config has, or one by default: with the source that its model names."""
     settings = {key: value for key, value in (writer(cfg) or {}).items() if key not in ('type', 'priority')}
-    if str(cfg.model.get('type')).endswith('TeacherStudentDetector'):
-        settings.setdefault('method', dict(type='kgl_mm.TeacherStudentSource'))
+    kind = cfg.model.get('type')
+    if source := getattr(MODELS.get(kind) if isinstance(kind, str) else kind, 'SOURCE', None):
+        settings.setdefault('method', dict(type=source))
     return PriorGenerationHook(**settings)
 
 

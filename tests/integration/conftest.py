@@ -209,6 +209,31 @@ def run_here(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """The folder of a training that other tests share, once there is one."""
+    return tmp_path_factory.mktemp('trained')
+
+
+@pytest.fixture
+def generator(run_here, tool, trained):
+    """A function that trains a config and gives one that runs ``generate_priors.py`` in this process, RUN being that
+    training: status and errors.
+    """
+
+    def generator(config):
+        if not (trained / 'stage1/epoch_1.pth').exists():
+            tool('train.py', config, '--work-dir', trained, '--cfg-options', 'train_cfg.max_epochs=1')
+
+        def run(*words):
+            words = [str(trained / 'stage1') if word == 'RUN' else str(word) for word in words]
+            return run_here('generate_priors.py', str(config), *words)
+
+        return run
+
+    return generator
+
+
 GUIDED = """
 load.append(dict(type='kgl_mm.LoadPrior'))
 stages = dict(

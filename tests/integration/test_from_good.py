@@ -172,24 +172,10 @@ def test_a_broken_calibration_is_said_before_the_training(tool, write_config):
     assert 'ImageClassifier has no head that can be calibrated' in done.stderr
 
 
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    """The folder of a training that other tests share, once there is one."""
-    return tmp_path_factory.mktemp('trained')
-
-
 @pytest.fixture
-def generate_here(run_here, tool, write_detector, trained):
-    """A function that runs ``generate_priors.py`` in this process, RUN being a trained detector: status and errors."""
-    config = write_detector()
-    if not (trained / 'stage1/epoch_1.pth').exists():
-        tool('train.py', config, '--work-dir', trained, '--cfg-options', 'train_cfg.max_epochs=1')
-
-    def run(*words):
-        words = [str(trained / 'stage1') if word == 'RUN' else str(word) for word in words]
-        return run_here('generate_priors.py', str(config), *words)
-
-    return run
+def generate_here(generator, write_detector):
+    """``generate_priors.py`` in this process, RUN being a trained detector."""
+    return generator(write_detector())
 
 
 def test_any_source_by_the_tool(generate_here, two_processes, surfaces, write_detector, trained, tmp_path):

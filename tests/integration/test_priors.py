@@ -87,24 +87,10 @@ def test_two_processes_killed_while_they_write_priors(tool, start, write_config,
     assert str(PriorStore(tmp_path / 'two').verify()) == '99 as written'
 
 
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    """The folder of a training that other tests share, once there is one."""
-    return tmp_path_factory.mktemp('trained')
-
-
 @pytest.fixture
-def generate_here(run_here, tool, write_config, trained):
-    """A function that runs ``generate_priors.py`` in this process, RUN being a trained stage: status and errors."""
-    config = write_config()
-    if not (trained / 'stage1/epoch_1.pth').exists():
-        tool('train.py', config, '--work-dir', trained, '--cfg-options', 'train_cfg.max_epochs=1')
-
-    def run(*words):
-        words = [str(trained / 'stage1') if word == 'RUN' else str(word) for word in words]
-        return run_here('generate_priors.py', str(config), *words)
-
-    return run
+def generate_here(generator, write_config):
+    """``generate_priors.py`` in this process, RUN being a trained stage."""
+    return generator(write_config())
 
 
 def test_what_belongs_together_shares_a_store(generate_here, tmp_path):

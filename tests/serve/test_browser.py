@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -16,40 +15,20 @@ from kgl_mm.serve import inspect_app, repaint_app
 
 from .conftest import as_png, picture
 
-playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason='there is no chromium')
-
-
-@pytest.fixture(scope='module')
-def browser():
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
-        yield browser
-        browser.close()
-
 
 @pytest.fixture
-def opened(browser, served):
-    """A function that opens the page of an application; what the page complains of fails the test."""
-    complaints, pages = [], []
+def opened(new_page, served):
+    """A function that opens the page of an application."""
 
     def opened(app, path='/', **kwargs):
-        page = browser.new_page(**kwargs)
         url = served(app)
-        page.on('console', lambda message: 'status of 400' in message.text or complaints.append(message.text))
-        page.on('pageerror', lambda error: complaints.append(str(error)))
-        page.on('request', lambda asked: asked.url.startswith((url, 'data:', 'blob:')) or complaints.append(asked.url))
+        page = new_page(url, 'data:', 'blob:', forgiven='status of 400', **kwargs)
         page.on('dialog', lambda dialog: dialog.accept())
         page.goto(url + path)
-        pages.append(page)
         until(page, 'window.page && (!page.open || page.state.here)')
         return page
 
-    yield opened
-    for page in pages:
-        page.close()
-    assert complaints == []
+    return opened
 
 
 def until(page, expression):

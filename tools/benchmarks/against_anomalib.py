@@ -9,13 +9,13 @@ import copy
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a checkout that is not installed
 
 import numpy as np
 import torch
+from _race import race, ratio
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS, DefaultScope
 from rich.progress import track
@@ -63,18 +63,6 @@ def stfpm(teacher: nn.Module, student: nn.Module, good: list[torch.Tensor], epoc
     return model.eval()
 
 
-def race(rows: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each in each round; they take turns."""
-    seconds = {name: [] for name in rows}
-    for number in range(rounds + 1):
-        for name, run in rows.items():
-            start = time.perf_counter()
-            run()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('work_dir', help='of a run of both stages')
@@ -119,11 +107,11 @@ def main() -> None:
     print(f'{images[0].shape[3]} x {images[0].shape[2]}, cpu, {torch.get_num_threads()} threads')
     for name, run in models.items():
         scores = torch.cat([run(batch).flatten() for batch in images]).double().numpy()
-        ratio = statistics.median(b / a for a, b in zip(times['guided'], times[name], strict=True))
+        more = ratio(times[name], times['guided'])
         trained = f', trained in {seconds[name]:.0f} s' if name in seconds else ''
         ap, area = 100 * average_precision(scores, labels), 100 * auroc(scores, labels)
         ms = 1000 * statistics.median(times[name])
-        print(f'  {name:<10} AP {ap:5.1f}, AUROC {area:5.1f}, {ms:6.1f} ms, {ratio:.2f} times guided{trained}')
+        print(f'  {name:<10} AP {ap:5.1f}, AUROC {area:5.1f}, {ms:6.1f} ms, {more:.2f} times guided{trained}')
 
 
 if __name__ == '__main__':

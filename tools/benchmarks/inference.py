@@ -6,14 +6,13 @@ Images are arrays, so that no row reads files; resizing and all that follows cou
 import argparse
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a checkout that is not installed
 
 import torch
+from _race import race, ratio
 from mmengine.registry import DefaultScope
 
 from kgl_mm.apis import DefectInspector
@@ -27,27 +26,16 @@ FIRST = 'inspector'
 FORMS = {'ONNX': '.onnx', 'ONNX, INT8': '.int8.onnx', 'OpenVINO': '.xml'}
 
 
-def exported(stage: Path, suffix: str) -> Path | None:
-    """The file of a stage; None where an export refuses to write it."""
-    path = stage / 'export' / f'{stage.name}{suffix}'
-    if not path.exists():
-        try:
-            export(str(stage), 'openvino' if suffix == '.xml' else 'onnx', int8='int8' in suffix)
-        except UsageError as error:
-            print(error)
-    return path if path.exists() else None
-
-
-def race(rows: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each row in each round; the order turns, so that no row is always first."""
-    seconds, names = {name: [] for name in rows}, list(rows)
-    for number in range(rounds + 1):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            start = time.perf_counter()
-            rows[name]()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+def exported(stage: Path) -> dict[str, Path]:
+    """The files of a stage by their form, without what an export refuses to write."""
+    paths = {form: stage / 'export' / f'{stage.name}{suffix}' for form, suffix in FORMS.items()}
+    for form, kind in {'ONNX': 'onnx', 'OpenVINO': 'openvino'}.items():
+        if not paths[form].exists():
+            try:
+                export(str(stage), kind, int8=kind == 'onnx')
+            except UsageError as error:
+                print(error)
+    return {form: path for form, path in paths.items() if path.exists()}
 
 
 def main() -> None:
@@ -60,9 +48,8 @@ def main() -> None:
     inspectors = {}
     for kind, stage in stages.items():
         inspectors[kind, FIRST] = DefectInspector(stage, device='cpu')
-        for form, suffix in FORMS.items():
-            if path := exported(stage, suffix):
-                inspectors[kind, form] = DefectInspector(path, device='cpu')
+        for form, path in exported(stage).items():
+            inspectors[kind, form] = DefectInspector(path, device='cpu')
     network = inspectors['guided', FIRST].network
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         dataset = load_dataset(network.config, 'test')
@@ -79,11 +66,10 @@ def main() -> None:
             ms = 1000 * statistics.median(times) / number
             text = f'  batch {number:2}  {kind:<7} {form:<11} {ms:7.1f} ms an image'
             if form != FIRST:
-                ratio = statistics.median(a / b for a, b in zip(seconds[kind, FIRST], times, strict=True))
-                text += f', {ratio:.2f} times as fast as the inspector'
+                text += f', {ratio(seconds[kind, FIRST], times):.2f} times as fast as the inspector'
             elif kind == 'plain':
-                ratio = statistics.median(a / b for a, b in zip(seconds['guided', FIRST], times, strict=True))
-                text += f'; guided costs {ratio:.2f} times as much'
+                more = ratio(seconds['guided', FIRST], times)
+                text += f'; guided costs {more:.2f} times as much'
             print(text)
 
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a che
 import cv2
 import numpy as np
 import torch
+from _race import race, ratio
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmpretrain.structures import DataSample
@@ -68,28 +69,13 @@ def batch_of(size: tuple[int, int], number: int) -> dict:
     return dict(inputs=list(torch.randint(0, 256, (number, 3, *size), dtype=torch.uint8)), data_samples=samples)
 
 
-def race(rows: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each row in each round; the order turns, so that no row is always first."""
-    seconds = {name: [] for name in rows}
-    names = list(rows)
-    for number in range(rounds + 1):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            start = time.perf_counter()
-            rows[name]()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def report(title: str, seconds: dict[str, list[float]], bound: float) -> None:
     first, *others = seconds
     print(f'  {title:<14} {first:<18} {statistics.median(seconds[first]) * 1000:8.1f} ms')
     for name in others:
-        ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds[first], strict=True))
+        times = ratio(seconds[name], seconds[first])
         median = statistics.median(seconds[name]) * 1000
-        print(f'  {title:<14} {name:<18} {median:8.1f} ms, {ratio:.3f} times the plain one ({bound} allowed)')
+        print(f'  {title:<14} {name:<18} {median:8.1f} ms, {times:.3f} times the plain one ({bound} allowed)')
 
 
 def waiting(cfg: Config, model: torch.nn.Module, size: tuple[int, int], batches: int) -> tuple[float, float]:

@@ -13,6 +13,6 @@ model = dict(
     ssp=dict(attention='simam'),
     fuse='aff',
     ssp_weight=0.1,
-    head=dict(loss='stpm', maps='stpm', top=0.005),
+    head=dict(loss='stpm', maps='stpm'),
 )
 custom_hooks = _base_.calibrate

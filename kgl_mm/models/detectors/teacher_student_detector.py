@@ -41,6 +41,9 @@ class TeacherStudentDetector(BaseClassifier):
         init_cfg: as in mmengine.
     """
 
+    SOURCE = 'kgl_mm.TeacherStudentSource'
+    """Of priors, where a config names none."""
+
     def __init__(
         self,
         teacher: dict,
