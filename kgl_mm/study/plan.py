@@ -4,19 +4,16 @@ import copy
 import hashlib
 import itertools
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-import kgl_mm
 from kgl_mm.engine.config import config_hash, innermost, set_data
 from kgl_mm.engine.stages import readers, stages_of, stores_for
 from kgl_mm.errors import UsageError, first_line
 
-ABOVE = ('apis', 'inspection', 'report', 'study', 'visualization', '.mim')
-"""The folders of the package that show results and shape none."""
+from .code import code_hash, components
 
 
 class Cell(NamedTuple):
@@ -97,7 +94,7 @@ def tasks_of(cfg: Config) -> list[Task]:
     task, which finds those of the first kind by links.
     """
     stages = stages_of(cfg)
-    keys = stage_keys(stages)
+    keys = {name: origin.key for name, origin in origins(stages).items()}
     reading = [name for name in stages if _priors_of(name, stages)]
     alone = [Task(keys[name], cfg, [name], {}) for name in stages if name not in reading]
     if not reading:
@@ -106,26 +103,26 @@ def tasks_of(cfg: Config) -> list[Task]:
     return [*alone, Task(_hash(*keys.values()), cfg, reading, linked)]
 
 
-def stage_keys(stages: dict[str, Config]) -> dict[str, str]:
-    """Of each stage a hash of all that shapes its result: config, code, and the stages whose priors it reads."""
-    keys = {}
-    for name in stages:
+class Origin(NamedTuple):
+    """What a stage's result comes from: ``key`` is a hash of all that shapes it, ``uses`` the components among that."""
+
+    key: str
+    uses: str
+
+
+def origins(stages: dict[str, Config]) -> dict[str, Origin]:
+    """Of each stage its config, the code that this needs, and the stages whose priors it reads."""
+    found = {}
+    for name, cfg in stages.items():
         sources = sorted({place.parent.name for place in _priors_of(name, stages)})
-        keys[name] = _hash(config_hash(stages[name]), code_hash(), *(keys[source] for source in sources))
-    return keys
+        uses = components(cfg, *(stages[source] for source in sources))
+        found[name] = Origin(_hash(config_hash(cfg), code_hash(uses), *(found[source].key for source in sources)), uses)
+    return found
 
 
 def _priors_of(name: str, stages: dict[str, Config]) -> list[Path]:
     """Where a stage finds its priors, if it reads any."""
     return stores_for(name, stages, Path()) if readers(stages[name]) else []
-
-
-@cache
-def code_hash() -> str:
-    """A hash of the files of this package that can shape a result."""
-    root = Path(kgl_mm.__file__).parent
-    files = sorted(path for path in root.rglob('*.py') if path.relative_to(root).parts[0] not in ABOVE)
-    return _hash(*(f'{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}' for path in files))
 
 
 def _hash(*parts: str) -> str:

@@ -20,10 +20,10 @@ from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json
 
-from .plan import Cell, Task, cells_of, code_hash, config_of, stage_keys, tasks_of
+from .plan import Cell, Origin, Task, cells_of, config_of, origins, tasks_of
 from .pool import Pool, visible_gpus
 from .report import report
-from .table import Table
+from .table import Table, is_stale
 
 RUNS_ON_A_GPU = 4
 
@@ -56,14 +56,14 @@ class Study:
         self.cells = []
         for cell in cells_of(cfg, folds, seeds, vary or {}):
             config = config_of(cfg, cell)
-            self.cells.append((cell, tasks_of(config), stage_keys(stages_of(config))))
+            self.cells.append((cell, tasks_of(config), origins(stages_of(config))))
         self.table = Table(self.root / 'results.csv', list(vary or {}))
 
     def tasks(self) -> list[Task]:
         """What is left to do: each task once, after those whose stages it reads."""
         found = {}
-        for cell, tasks, keys in self.cells:
-            wanted = [task for task in tasks if not all(self._is_known(cell, name, keys) for name in task.stages)]
+        for cell, tasks, origin in self.cells:
+            wanted = [task for task in tasks if not all(self._is_known(cell, name, origin) for name in task.stages)]
             needed = {key for task in wanted for key in task.linked.values()}
             for task in tasks:
                 is_there = all(stage.get('done') for stage in _states(self.root / 'runs' / task.key, task.stages))
@@ -71,11 +71,11 @@ class Study:
                     found.setdefault(task.key, task)
         return list(found.values())
 
-    def _is_known(self, cell: Cell, stage: str, keys: dict[str, str]) -> bool:
+    def _is_known(self, cell: Cell, stage: str, origin: dict[str, Origin]) -> bool:
         row = self.table.find(cell, stage)
         if row is None or row['status'] != 'done':
             return False
-        return row['key'] == keys[stage] or (self.keep_stale and row['code'] != code_hash())
+        return row['key'] == origin[stage].key or (self.keep_stale and is_stale(row))
 
     def run(self, jobs: int | None = None) -> None:
         """Do what is left, several runs side by side, and write each result as it comes."""
@@ -98,19 +98,19 @@ class Study:
     def _rehearse(self) -> None:
         """What is wrong with a config shows before the first run."""
         seen = set()
-        for cell, tasks, keys in self.cells:
+        for cell, tasks, origin in self.cells:
             if (settings := str(cell.settings)) not in seen:
                 seen.add(settings)
                 for name, stage in stages_of(tasks[-1].cfg).items():
-                    if not self._is_known(cell, name, keys):
+                    if not self._is_known(cell, name, origin):
                         rehearse(stage)
 
     def _record(self, task: Task, error: str) -> None:
         """Enter what a task found into the rows of all cells that share it."""
-        for cell, tasks, keys in self.cells:
+        for cell, tasks, origin in self.cells:
             if any(other.key == task.key for other in tasks):
                 for name in task.stages:
-                    self.table.add(cell, name, keys[name], self.root / 'runs' / task.key, error)
+                    self.table.add(cell, name, origin[name], self.root / 'runs' / task.key, error)
         self.table.write()
 
     def report(self, pairs: Sequence[tuple[str, str]] = ()) -> str:

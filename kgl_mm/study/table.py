@@ -8,11 +8,12 @@ from typing import Any
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json, write_atomically
 
-from .plan import Cell, code_hash
+from .code import code_hash
+from .plan import Cell, Origin
 
 FACTS = ('stage', 'status', 'error')
 FOUND = ('AP', 'AUROC', 'macro_AP', 'accuracy', 'FP', 'FN', 'FP_at_zero_FN', 'threshold')
-ORIGIN = ('trust', 'seconds', 'peak_mib', 'key', 'code', 'stale', 'commit', 'machine', 'versions')
+ORIGIN = ('trust', 'seconds', 'peak_mib', 'key', 'uses', 'code', 'stale', 'commit', 'machine', 'versions')
 
 
 class Table:
@@ -40,9 +41,9 @@ class Table:
         settings = {name: str(value) for name, value in cell.settings.items()}
         return dict(settings, seed=str(cell.seed), fold='' if cell.fold is None else str(cell.fold), stage=stage)
 
-    def add(self, cell: Cell, stage: str, key: str, folder: Path, error: str = '') -> None:
+    def add(self, cell: Cell, stage: str, origin: Origin, folder: Path, error: str = '') -> None:
         """The row of a stage, from what its task left in ``folder``, or with what went wrong."""
-        row = self._begin(cell, stage) | dict(status='failed' if error else 'done', error=error, key=key)
+        row = self._begin(cell, stage) | dict(status='failed' if error else 'done', error=error, **origin._asdict())
         run = read_json(folder / 'run.json')
         row |= {name: run.get(name, '') for name in ('seconds', 'peak_mib', 'commit', 'machine')}
         row['versions'] = ' '.join(f'{name}={version}' for name, version in run.get('versions', {}).items())
@@ -52,7 +53,7 @@ class Table:
                 f'{split}_{name}': splits[split][name] for split in splits for name in FOUND if name in splits[split]
             }
             row['trust'] = read_json(folder / 'state.json')['stages'][stage].get('trust', '')
-        self.rows[self._identity(row)] = row | dict(code=code_hash(), stale='')
+        self.rows[self._identity(row)] = row | dict(code=code_hash(origin.uses), stale='')
 
     def write(self) -> None:
         found = [f'{split}_{name}' for split in ('test', 'val') for name in FOUND]
@@ -69,7 +70,12 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with path.open(newline='') as file:
-        return [row | dict(stale='yes' if row.get('code') != code_hash() else '') for row in csv.DictReader(file)]
+        return [row | dict(stale='yes' if is_stale(row) else '') for row in csv.DictReader(file)]
+
+
+def is_stale(row: dict[str, str]) -> bool:
+    """Whether the code has changed since, where that row's components need it."""
+    return row.get('code') != code_hash(row.get('uses', ''))
 
 
 def varied_in(row: dict) -> list[str]:

@@ -1,12 +1,10 @@
 import pytest
 from mmengine.config import Config
 
-import kgl_mm
 from kgl_mm.engine.config import load_config
 from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
-from kgl_mm.study import plan
-from kgl_mm.study.plan import Cell, cells_of, code_hash, config_of, stage_keys, tasks_of
+from kgl_mm.study.plan import Cell, cells_of, config_of, origins, tasks_of
 
 
 @pytest.fixture(scope='module')
@@ -87,9 +85,9 @@ def test_rounds_and_cross_fitted_parts_are_run_in_order(cfg):
 def test_a_key_follows_what_is_read(cfg):
     """A second stage whose own config is the same is another one behind another first stage."""
     longer = {'stages.stage1.train_cfg': dict(max_epochs=7)}
-    usual, other = (stage_keys(stages_of(config_of(cfg, Cell(0, 0, settings)))) for settings in ({}, longer))
-    assert usual['stage1'] != other['stage1']
-    assert usual['stage2'] != other['stage2']
+    usual, other = (origins(stages_of(config_of(cfg, Cell(0, 0, settings)))) for settings in ({}, longer))
+    assert usual['stage1'].key != other['stage1'].key
+    assert usual['stage2'].key != other['stage2'].key
 
 
 def test_what_shapes_no_result_is_in_no_key(cfg):
@@ -114,18 +112,3 @@ def test_a_wrong_field_is_said(cfg, settings, sentence):
     with pytest.raises(UsageError) as error:
         config_of(config, Cell(0, 0, settings))
     assert str(error.value).startswith(sentence)
-
-
-def test_code_counts_where_it_can_shape_a_result(tmp_path, monkeypatch):
-    for name in ('models/head.py', 'study/table.py', '__init__.py'):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text('1')
-    monkeypatch.setattr(kgl_mm, '__file__', str(tmp_path / '__init__.py'))
-
-    def hash_after(name):
-        (tmp_path / name).write_text('2')
-        return plan.code_hash.__wrapped__()
-
-    before = code_hash.__wrapped__()
-    assert hash_after('study/table.py') == before
-    assert hash_after('models/head.py') != before

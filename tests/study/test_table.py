@@ -3,9 +3,10 @@ import pytest
 from kgl_mm.errors import UsageError
 from kgl_mm.files import write_json
 from kgl_mm.study import table as module
-from kgl_mm.study.plan import Cell
+from kgl_mm.study.plan import Cell, Origin
 from kgl_mm.study.table import Table, read_table
 
+KEY = Origin('key', 'SlimVGG')
 CELL = Cell(0, 1, {'model.head.channel': 'none'})
 
 
@@ -19,7 +20,7 @@ def folder(tmp_path):
 
 def test_what_was_written_is_read_again(folder, tmp_path):
     table = Table(tmp_path / 'results.csv', ['model.head.channel'])
-    table.add(CELL, 'stage2', 'key', folder)
+    table.add(CELL, 'stage2', KEY, folder)
     table.write()
     row = Table(tmp_path / 'results.csv', ['model.head.channel']).find(CELL, 'stage2')
     assert (row['test_AP'], row['test_FN'], row['val_AP'], row['trust']) == ('0.75', '2', '0.5', '0.5')
@@ -29,7 +30,7 @@ def test_what_was_written_is_read_again(folder, tmp_path):
 
 def test_a_failed_run_is_a_row_that_says_so(folder, tmp_path):
     table = Table(tmp_path / 'results.csv', ['model.head.channel'])
-    table.add(CELL, 'stage2', 'key', folder, error='a, "b"')
+    table.add(CELL, 'stage2', KEY, folder, error='a, "b"')
     table.write()
     row = Table(tmp_path / 'results.csv', ['model.head.channel']).find(CELL, 'stage2')
     assert (row['status'], row['error'], row.get('test_AP', '')) == ('failed', 'a, "b"', '')
@@ -37,16 +38,16 @@ def test_a_failed_run_is_a_row_that_says_so(folder, tmp_path):
 
 def test_rows_of_older_code_are_marked(folder, tmp_path, monkeypatch):
     table = Table(tmp_path / 'results.csv', ['model.head.channel'])
-    table.add(CELL, 'stage2', 'key', folder)
+    table.add(CELL, 'stage2', KEY, folder)
     table.write()
-    monkeypatch.setattr(module, 'code_hash', lambda: 'newer')
+    monkeypatch.setattr(module, 'code_hash', lambda uses: 'newer')
     assert Table(tmp_path / 'results.csv', ['model.head.channel']).find(CELL, 'stage2')['stale'] == 'yes'
     assert [row['stale'] for row in read_table(tmp_path / 'results.csv')] == ['yes']
 
 
 def test_a_table_of_other_fields_is_not_added_to(folder, tmp_path):
     table = Table(tmp_path / 'results.csv', ['model.head.channel'])
-    table.add(CELL, 'stage2', 'key', folder)
+    table.add(CELL, 'stage2', KEY, folder)
     table.write()
     with pytest.raises(UsageError, match=r'model\.head\.channel was varied; give another --work-dir'):
         Table(tmp_path / 'results.csv', ['data.num_positives'])
