@@ -102,3 +102,18 @@ def test_the_files_found_by_reading_are_those_that_python_loads():
     assert not_loaded == lazily
     assert {'kgl_mm.engine.stages', 'kgl_mm.models.heads.knowledge_injection_head', 'kgl_mm.errors'} <= found
     assert 'kgl_mm.models.blocks.ssp_conv' not in found
+
+
+def test_every_component_is_found_where_it_is_defined():
+    from mmengine.registry import Registry
+
+    from kgl_mm import registry
+
+    homes = code._Package(Path(kgl_mm.__file__).parent).homes
+    for children in (value for value in vars(registry).values() if isinstance(value, Registry)):
+        if children.scope == 'kgl_mm':
+            children.import_from_location()
+            ours = {k: v for k, v in children.module_dict.items() if v.__module__.startswith('kgl_mm.')}
+            shown = {k for k, v in ours.items() if v.__module__.split('.')[1] in code.ABOVE}
+            assert ours
+            assert {k: homes.get(k) for k in set(ours) - shown} == {k: ours[k].__module__ for k in set(ours) - shown}

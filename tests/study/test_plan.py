@@ -62,6 +62,7 @@ def test_a_variant_may_be_the_first_stage_alone(cfg):
         'ksdd_max_avg',
         'ksdd_full',
         'ksdd_full_recipe',
+        'neu',
         'search_avg',
         'search_max_avg',
         'surface_many',

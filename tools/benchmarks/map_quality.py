@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a checkout that is not installed
@@ -18,7 +19,7 @@ import numpy as np
 from mmengine.registry import DefaultScope
 
 from kgl_mm.apis.train import train
-from kgl_mm.datasets import DefectDataset, Sample
+from kgl_mm.datasets import NEUDet, Sample
 from kgl_mm.engine.config import load_config, set_data
 from kgl_mm.engine.hooks.prior_generation_hook import build_method
 from kgl_mm.engine.loading import load_dataset, load_model
@@ -49,27 +50,23 @@ COLUMNS = ('pointing', 'energy', 'iou', 'recall', 'precision')
 
 
 @DATASETS.register_module()
-class NEUDet(DefectDataset):
-    """NEU-DET (Song and Yan 2013): six kinds of defect, none good; masks are its boxes, every fifth image a test."""
-
-    METAINFO = dict(classes=('crazing', 'inclusion', 'patches', 'pitted_surface', 'rolled-in_scale', 'scratches'))
-    NAME = 'NEU-DET'
+class NEUDetBoxes(NEUDet):
+    """Its boxes as masks."""
 
     def find_samples(self) -> list[Sample]:
-        samples = []
-        for number, image in enumerate(sorted(Path(self.data_root, 'IMAGES').glob('*.jpg'))):
-            mask = Path('work_dirs/neu_masks', f'{image.stem}.png')
-            if not mask.exists():
-                mask.parent.mkdir(parents=True, exist_ok=True)
-                boxes = ElementTree.parse(Path(self.data_root, 'ANNOTATIONS', f'{image.stem}.xml')).iter('bndbox')
-                drawn = np.zeros((200, 200), np.uint8)
-                for box in boxes:
-                    x0, y0, x1, y1 = (int(box.find(side).text) for side in ('xmin', 'ymin', 'xmax', 'ymax'))
-                    drawn[y0:y1, x0:x1] = 255
-                cv2.imwrite(str(mask), drawn)
-            kind = self.METAINFO['classes'].index(image.stem.rsplit('_', 1)[0])
-            samples.append(Sample(str(image), kind, str(mask), image.stem, 'train' if number % 5 else 'test'))
-        return samples
+        return [replace(sample, mask_path=self._draw(Path(sample.img_path))) for sample in super().find_samples()]
+
+    def _draw(self, image: Path) -> str:
+        mask = Path('work_dirs/neu_masks', f'{image.stem}.png')
+        if not mask.exists():
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            boxes = ElementTree.parse(Path(self.data_root, 'ANNOTATIONS', f'{image.stem}.xml')).iter('bndbox')
+            drawn = np.zeros((200, 200), np.uint8)
+            for box in boxes:
+                x0, y0, x1, y1 = (int(box.find(side).text) for side in ('xmin', 'ymin', 'xmax', 'ymax'))
+                drawn[y0 - 1 : y1, x0 - 1 : x1] = 255  # pixels are counted from 1
+            cv2.imwrite(str(mask), drawn)
+        return str(mask)
 
 
 def config(data: str, pooling: str, fold: int, seed: int):
@@ -84,7 +81,7 @@ def config(data: str, pooling: str, fold: int, seed: int):
         loading = [dict(type='LoadImageFromFile'), dict(type='kgl_mm.LoadMask')]
         flips = [dict(type='RandomFlip', prob=0.5, direction=way) for way in ('horizontal', 'vertical')]
         pipeline = [*loading, *(flips if part == 'train' else []), dict(type='kgl_mm.PackDefect')]
-        dataset = dict(type='kgl_mm.NEUDet', split=part, pipeline=pipeline, cache='memory')
+        dataset = dict(type='kgl_mm.NEUDetBoxes', split=part, pipeline=pipeline, cache='memory')
         sampler = dict(type='DefaultSampler', shuffle=part == 'train')
         cfg[f'{part}_dataloader'] = dict(batch_size=16, num_workers=0, dataset=dataset, sampler=sampler)
     cfg.merge_from_dict({'model.head.num_classes': 6, 'train_cfg.max_epochs': 6})
