@@ -5,7 +5,7 @@ nothing to be divided by is 0, so no function returns NaN. The records of a set 
 
     {'key': str, 'peak': float, 'constant': bool, 'label': 0 or 1, 'quality': {...}, 'trust': float}
 
-``label`` is 1 for a defective image; ``label``, ``quality`` and ``trust`` may be missing.
+``label`` is 1 for a defective image. Of a map that nobody measured, all but ``key`` and ``peak`` may be missing.
 """
 
 from collections.abc import Sequence
@@ -43,6 +43,18 @@ def energy_inside(prior, mask) -> float:
     """
     prior, inside = _checked(prior, mask)
     return _share(prior[inside].sum(), prior.sum())
+
+
+def area_holding(prior, share: float = 0.9) -> float:
+    """The smallest share of the pixels that holds this share of the map's sum: how concentrated a map is.
+
+    >>> area_holding([[0.75, 0.25], [0.0, 0.0]], share=0.7), area_holding([[1.0, 1.0], [1.0, 1.0]], share=0.7)
+    (0.25, 0.75)
+    """
+    prior, _ = _checked(prior, prior)
+    values = np.cumsum(np.sort(prior, axis=None)[::-1])
+    # a last bit of a sum must not cost a pixel
+    return float((np.searchsorted(values, values[-1] * share * (1 - 1e-12)) + 1) / prior.size) if values[-1] else 0.0
 
 
 def iou(a, b) -> float:
@@ -136,7 +148,7 @@ def summary(records: Sequence[dict]) -> str:
 def _fault(record: dict) -> str | None:
     if record['peak'] < EMPTY:
         return 'is empty'
-    if record['constant']:
+    if record.get('constant'):
         return 'is constant'
     scores = record.get('quality')
     return 'lies outside the mask' if scores and scores['energy'] < MISSED and not scores['pointing'] else None

@@ -13,7 +13,7 @@ from .plan import Cell, Origin
 
 FACTS = ('stage', 'status', 'error')
 FOUND = ('AP', 'AUROC', 'macro_AP', 'accuracy', 'FP', 'FN', 'FP_at_zero_FN', 'threshold')
-ORIGIN = ('trust', 'seconds', 'peak_mib', 'key', 'uses', 'code', 'stale', 'commit', 'machine', 'versions')
+ORIGIN = ('trust', 'seconds', 'peak_mib', 'run', 'key', 'uses', 'code', 'stale', 'commit', 'machine', 'versions')
 
 
 class Table:
@@ -45,7 +45,9 @@ class Table:
         """The row of a stage, from what its task left in ``folder``, or with what went wrong."""
         row = self._begin(cell, stage) | dict(status='failed' if error else 'done', error=error, **origin._asdict())
         run = read_json(folder / 'run.json')
-        row |= {name: run.get(name, '') for name in ('seconds', 'peak_mib', 'commit', 'machine')}
+        row |= {name: run.get(name, '') for name in ('seconds', 'peak_mib', 'commit', 'machine')} | dict(
+            run=folder.name
+        )
         row['versions'] = ' '.join(f'{name}={version}' for name, version in run.get('versions', {}).items())
         if not error:
             splits = read_json(folder / 'metrics.json').get(stage, {})

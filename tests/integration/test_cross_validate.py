@@ -50,6 +50,15 @@ def test_a_study_finds_what_single_runs_find(tool, config, tmp_path):
         assert float(row['test_AP']) == alone[stage]['test']['AP']
         assert float(row['test_threshold']) == alone[stage]['test']['threshold']
 
+    said = tool('benchmarks/study_maps.py', 'study', '--where', 'variant=guided', 'seed=1').stdout
+    with (tmp_path / 'study/maps.csv').open() as file:
+        maps = list(csv.DictReader(file))
+    seen = {(row['variant'], row['fold'], row['stage'], row['map']) for row in maps}
+    assert len(seen) == len(maps) == 2 * (4 + 5)  # two folds; the segmentation beside the methods of stage 1
+    assert {row['variant'] for row in maps if row['stage'] == 'stage2'} == {'guided'}
+    assert all(0 <= float(row[name]) <= 1 for row in maps for name in ('pointing', 'energy', 'iou', 'area'))
+    assert '| guided | stage2 | segmentation | 2 |' in said
+
 
 def test_killed_and_resumed_it_finds_the_same(tool, start, config, tmp_path):
     words = (config, '--folds', 0, '--seeds', 0, 1, '--set', 'variant=guided,head', '--jobs', 1)

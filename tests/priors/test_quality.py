@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 from kgl_mm.errors import UsageError
 from kgl_mm.priors.quality import (
     EMPTY,
+    area_holding,
     energy_inside,
     iou,
     pointing_game,
@@ -67,6 +68,14 @@ def test_neither_flips_nor_scale_matter_and_all_is_a_share(prior, mask, scale):
 @given(maps(5, 7), masks(5, 7))
 def test_energy_inside_and_outside_is_all(prior, mask):
     assert energy_inside(prior, mask) + energy_inside(prior, 1 - mask) == pytest.approx(float(prior.any()))
+
+
+@given(arrays(np.int64, (4, 5), elements=st.integers(0, 9)), st.sampled_from([0.25, 0.5, 0.75, 1.0]))
+def test_no_fewer_pixels_hold_that_share(prior, share):
+    """Whole numbers, so that sums are exact; the most that some pixels can hold is the sum of the highest."""
+    highest = sorted(prior.ravel().tolist(), reverse=True)
+    enough = [count for count in range(1, 21) if sum(highest[:count]) >= share * prior.sum()]
+    assert area_holding(prior, share) == (min(enough) / 20 if prior.any() else 0)
 
 
 @given(masks(5, 7), masks(5, 7))

@@ -26,6 +26,7 @@ def test_what_was_written_is_read_again(folder, tmp_path):
     assert (row['test_AP'], row['test_FN'], row['val_AP'], row['trust']) == ('0.75', '2', '0.5', '0.5')
     assert (row['status'], row['key'], row['commit'], row['seconds'], row['stale']) == ('done', 'key', 'abc', '3.5', '')
     assert row['versions'] == 'torch=2.15'
+    assert row['run'] == folder.name
 
 
 def test_a_failed_run_is_a_row_that_says_so(folder, tmp_path):
