@@ -20,7 +20,7 @@ SAME := $(addprefix --ignore=tests/, test_download.py test_files.py test_packagi
 
 # A PYTHONPATH of the shell would be imported before what is installed here.
 unexport PYTHONPATH
-.PHONY: help venv venv-openmmlab demo test test-all test-onedl test-openmmlab coverage lint
+.PHONY: help venv venv-openmmlab demo test test-all test-onedl test-openmmlab benchmark-full coverage lint
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1: \2/p' Makefile
@@ -47,6 +47,9 @@ test-onedl: venv
 test-openmmlab: venv-openmmlab  ## run what depends on the mm packages with the OpenMMLab family over the same torch
 	$(OPENMMLAB) $(VENV_PYTHON) -m kgl_mm doctor
 	$(OPENMMLAB) $(PYTEST) -m "$(SLOW)" $(SAME)
+
+benchmark-full: venv  ## fill the tables at full size, for a GPU; go on where it was stopped, and say what is missing
+	$(VENV_PYTHON) tools/benchmarks/full.py
 
 coverage: venv  ## run the fast tests and say which lines they reach, which takes longer
 	$(PYTEST) -m "$(SLOW)" --cov

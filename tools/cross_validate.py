@@ -6,9 +6,11 @@ Examples:
     python tools/cross_validate.py CONFIG --set data.num_positives=5,10,20      (a learning curve)
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # runs are forked off, and a process that has asked CUDA itself which GPUs there are cannot hand them on
 os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
@@ -17,8 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a che
 from kgl_mm.apis import cli
 from kgl_mm.errors import UsageError
 
+if TYPE_CHECKING:
+    from kgl_mm.study.study import Study
 
-def main() -> None:
+
+def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument('--folds', nargs='+', type=int, help='default: all that the data set has')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='of training and of the choice of images')
@@ -42,7 +47,10 @@ def main() -> None:
         metavar=('A', 'B'),
         help='by how much B is ahead of A, paired',
     )
-    args = parser.parse_args()
+    return parser
+
+
+def study_of(args: argparse.Namespace) -> 'Study':
     if args.seed is not None:
         raise UsageError('--seed: a study has several, --seeds 0 1 2')
     if args.jobs is not None and args.jobs < 1:
@@ -55,7 +63,12 @@ def main() -> None:
 
     if args.amp:
         use_amp(cfg)
-    study = Study(cfg, args.folds, args.seeds, cli.value_lists('--set', args.set), args.resume, args.keep_stale)
+    return Study(cfg, args.folds, args.seeds, cli.value_lists('--set', args.set), args.resume, args.keep_stale)
+
+
+def main() -> None:
+    args = arguments().parse_args()
+    study = study_of(args)
     try:
         study.run(args.jobs)
     except KeyboardInterrupt:

@@ -1,0 +1,6 @@
+# ResNet-50 in the place of VGG16, by the recipe at full size.
+_base_ = './ksdd_full_recipe.py'
+
+_backbone = dict(_delete_=True, type='ResNet', depth=50, num_stages=4, out_indices=(3,), style='pytorch')
+model = dict(backbone=_backbone, head=dict(in_channels=2048))
+stages = dict(stage1=dict(model=dict(head=dict(in_channels=2048))))
