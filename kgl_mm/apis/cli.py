@@ -5,9 +5,11 @@ Nothing here imports torch before the arguments are parsed, so that a wrong word
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from kgl_mm.errors import UsageError
 
@@ -120,15 +122,29 @@ def key_values(option: str, words: list[str]) -> dict:
     >>> key_values('--cfg-options', ['a.b=1', 'c=[x,2.5]', 'd=True'])
     {'a.b': 1, 'c': ['x', 2.5], 'd': True}
     """
-    from mmengine.config import DictAction
-
     result = {}
     for word in words:
         key, separator, value = word.partition('=')
         if not separator or not key:
             raise UsageError(f'{option} {word}: not of the form KEY=VALUE')
-        result[key] = DictAction._parse_iterable(value)
+        result[key] = _value(value)
     return result
+
+
+def _value(text: str) -> Any:
+    """As mmengine's ``DictAction`` reads it, but words keep the spaces between them.
+
+    >>> _value('[metal surface, 2.5]')
+    ['metal surface', 2.5]
+    """
+    from mmengine.config import DictAction
+
+    def spaced(value):
+        if isinstance(value, list | tuple):
+            return type(value)(map(spaced, value))
+        return value.replace('\0', ' ') if isinstance(value, str) else value
+
+    return spaced(DictAction._parse_iterable(re.sub(r'\s*([][(),])\s*', r'\1', text).strip().replace(' ', '\0')))
 
 
 def value_lists(option: str, words: list[str]) -> dict[str, list]:
@@ -137,8 +153,6 @@ def value_lists(option: str, words: list[str]) -> dict[str, list]:
     >>> value_lists('--set', ['a.b=1,2', 'c=[x,y],z'])
     {'a.b': [1, 2], 'c': [['x', 'y'], 'z']}
     """
-    from mmengine.config import DictAction
-
     result = {}
     for word in words:
         key, separator, text = word.partition('=')
@@ -153,5 +167,5 @@ def value_lists(option: str, words: list[str]) -> dict[str, list]:
             raise UsageError(f'{option} {word}: not of the form KEY=VALUE,VALUE')
         if key in result:
             raise UsageError(f'{option} {word}: {key} is varied twice')
-        result[key] = [DictAction._parse_iterable(value) for value in values]
+        result[key] = [_value(value) for value in values]
     return result

@@ -1,4 +1,7 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mmengine.config import DictAction
 
 from kgl_mm.apis import cli
 from kgl_mm.errors import UsageError
@@ -30,3 +33,15 @@ def test_another_fault_keeps_its_traceback():
 
     with pytest.raises(SystemError, match='another kind'):
         cli.run(main)
+
+
+@given(st.lists(st.from_regex(r'[b-mo-z]{1,5}( [b-mo-z]{1,5}){0,2}', fullmatch=True), min_size=1, max_size=3))
+def test_words_keep_the_spaces_between_them(words):
+    assert cli.key_values('--x', [f'a={words[0]}'])['a'] == words[0]
+    assert cli.key_values('--x', [f'a=[{" , ".join(words)}]'])['a'] == words
+    assert cli.value_lists('--x', [f'a={words[0]},( {words[-1]} , 2 )'])['a'] == [words[0], (words[-1], 2)]
+
+
+@given(st.recursive(st.integers() | st.booleans() | st.none(), lambda part: st.lists(part, min_size=1, max_size=3)))
+def test_all_else_is_read_as_mmengine_reads_it(value):
+    assert cli.key_values('--x', [f'a={value}'])['a'] == DictAction._parse_iterable(str(value))
