@@ -12,11 +12,11 @@ SAME := $(addprefix --ignore=tests/, test_download.py test_files.py test_packagi
 	$(addprefix datasets/, test_checks.py test_splits.py test_synthetic.py) \
 	$(addprefix evaluation/, test_functional.py test_intervals.py test_pixels.py test_thresholds.py) \
 	$(addprefix inspection/, test_images.py test_regions.py test_result.py) \
-	$(addprefix priors/, test_binarize.py test_folder.py test_index.py test_judgement.py test_png.py test_quality.py) \
+	$(addprefix priors/, test_binarize.py test_boxes.py test_folder.py test_index.py test_judgement.py test_png.py test_quality.py) \
 	$(addprefix report/, test_browser.py test_charts.py test_doubts.py) \
 	$(addprefix serve/, test_app.py test_inspect.py test_browser.py) \
 	$(addprefix saliency/, test_base.py test_full_grad.py test_one_pass.py test_targets.py) \
-	$(addprefix visualization/, test_comparison.py test_contact_sheet.py test_gallery.py test_overlay.py))
+	$(addprefix visualization/, test_boxes.py test_comparison.py test_contact_sheet.py test_gallery.py test_overlay.py))
 
 # A PYTHONPATH of the shell would be imported before what is installed here.
 unexport PYTHONPATH

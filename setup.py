@@ -45,9 +45,16 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.11',
     packages=find_packages(include=['kgl_mm', 'kgl_mm.*']),
-    package_data={'kgl_mm.report': ['template/*'], 'kgl_mm.serve': ['template/*']},
+    package_data={
+        'kgl_mm.descriptions': ['*.yaml'],
+        'kgl_mm.report': ['template/*'],
+        'kgl_mm.serve': ['template/*'],
+    },
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'serve', 'export', 'openvino', 'dev')},
+    extras_require={
+        name: requirements(name)
+        for name in ('onedl', 'openmmlab', 'serve', 'export', 'openvino', 'boxes', 'clip', 'dev')
+    },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,
 )

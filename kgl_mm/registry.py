@@ -14,8 +14,8 @@ from mmengine.registry import VISUALIZERS as MM_VISUALIZERS
 from mmengine.registry import Registry
 
 
-def _child(name: str, parent: Registry, location: str) -> Registry:
-    return Registry(name, parent=parent, scope='kgl_mm', locations=[location])
+def _child(name: str, parent: Registry, *locations: str) -> Registry:
+    return Registry(name, parent=parent, scope='kgl_mm', locations=list(locations))
 
 
 DATASETS = _child('dataset', MM_DATASETS, 'kgl_mm.datasets')
@@ -24,7 +24,7 @@ TRANSFORMS = _child('transform', MM_TRANSFORMS, 'kgl_mm.datasets')
 MODELS = _child('model', MM_MODELS, 'kgl_mm.models')
 HOOKS = _child('hook', MM_HOOKS, 'kgl_mm.engine')
 OPTIM_WRAPPERS = _child('optimizer wrapper', MM_OPTIM_WRAPPERS, 'kgl_mm.engine')
-METRICS = _child('metric', MM_METRICS, 'kgl_mm.evaluation.defect_metric')
+METRICS = _child('metric', MM_METRICS, 'kgl_mm.evaluation.defect_metric', 'kgl_mm.evaluation.box_metric')
 VISUALIZERS = _child('visualizer', MM_VISUALIZERS, 'kgl_mm.visualization.visualizer')
 PRIOR_SOURCES = Registry('prior source', scope='kgl_mm', locations=['kgl_mm.priors.sources'])
 SALIENCY = Registry('saliency method', scope='kgl_mm', locations=['kgl_mm.saliency'])

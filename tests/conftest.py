@@ -1,4 +1,5 @@
 import gc
+import json
 import os
 import shutil
 import sys
@@ -53,6 +54,24 @@ def _runners_of_the_same_second_share_nothing():
 
     yield
     MessageHub._instance_dict.clear()
+
+
+@pytest.fixture(scope='session')
+def small_clip(tmp_path_factory):
+    """A folder with a small CLIP, as open_clip reads one of ``local-dir:FOLDER``, all of its weights at random."""
+    open_clip = pytest.importorskip('open_clip', reason='open_clip is not installed')
+    torch = pytest.importorskip('torch')
+    vision = dict(image_size=32, patch_size=8, layers=4, width=16, head_width=8)
+    text = dict(context_length=77, vocab_size=49408, layers=1, width=8, heads=2)
+    settings = dict(embed_dim=8, vision_cfg=vision, text_cfg=text)
+    folder = tmp_path_factory.mktemp('small_clip')
+    (folder / 'open_clip_config.json').write_text(json.dumps(dict(model_cfg=settings, preprocess_cfg={})))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**settings)
+        weights = {name: value + 0.3 * torch.randn_like(value) for name, value in model.state_dict().items()}
+    torch.save(weights, folder / 'open_clip_pytorch_model.bin')
+    return folder
 
 
 @pytest.fixture(scope='module')

@@ -19,9 +19,16 @@ def test_importing_the_package_loads_neither_torch_nor_mm():
     assert done.stdout == 'set()\n', done.stderr
 
 
+def test_descriptions_need_neither_torch_nor_mm():
+    heavy = {'torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain'}
+    done = python(f'import sys, kgl_mm.descriptions.sheet as sheet; sheet.render; print({heavy} & set(sys.modules))')
+    assert done.stdout == 'set()\n', done.stderr
+
+
 @pytest.mark.parametrize(
     ('hidden', 'component'),
     [
+        ('cv2', 'kgl_mm.descriptions'),
         ('torch', 'kgl_mm.datasets'),
         ('torch', 'kgl_mm.engine'),
         ('torch', 'kgl_mm.models'),

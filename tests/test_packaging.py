@@ -72,6 +72,10 @@ def test_the_wheel_carries_the_templates_of_pages(built):
         assert {str(path.relative_to(ROOT)) for path in (ROOT / f'kgl_mm/{package}/template').iterdir()} <= names
 
 
+def test_the_wheel_carries_descriptions(built):
+    assert 'kgl_mm/descriptions/metal.yaml' in zipfile.ZipFile(built[1]).namelist()
+
+
 def test_no_mm_package_is_a_hard_requirement(built):
     bundle = zipfile.ZipFile(built[1])
     metadata = bundle.read(next(n for n in bundle.namelist() if n.endswith('METADATA'))).decode()

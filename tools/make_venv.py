@@ -97,7 +97,7 @@ def install():
     """The package, editable, with one mm family and the tools for development."""
     print('make venv: installing the pinned set, about 5 GB, some minutes; log: .venv/install.log', flush=True)
     pinned = ['-c', REQUIREMENTS / 'constraints.txt']
-    pip_install('installing the packages', *pinned, '-e', '.[onedl,serve,export,openvino,dev]')
+    pip_install('installing the packages', *pinned, '-e', '.[onedl,serve,export,openvino,boxes,clip,dev]')
     # without what they ask for: a second OpenCV would be laid over the first
     pip_install('installing what tests compare with', *pinned, '--no-deps', '-r', REQUIREMENTS / 'compare.txt')
     damaged = subprocess.check_output([PYTHON, '-I', '-c', FIND_DAMAGED], text=True).split()
@@ -131,10 +131,8 @@ def main(arguments):
         raise InstallError('usage: python3 tools/make_venv.py [openmmlab]')
     if not venv_is_usable():
         create_venv()
-    files = [
-        REQUIREMENTS / f'{name}.txt'
-        for name in ('constraints', 'runtime', 'onedl', 'openmmlab', 'serve', 'export', 'openvino', 'dev', 'compare')
-    ]
+    names = 'constraints runtime onedl openmmlab serve export openvino boxes clip dev compare'
+    files = [REQUIREMENTS / f'{name}.txt' for name in names.split()]
     once(VENV / 'stamp', fingerprint(ROOT / 'setup.py', *files), install)
     if arguments:
         once(VENV / 'stamp-openmmlab', fingerprint(REQUIREMENTS / 'openmmlab.txt'), install_openmmlab)

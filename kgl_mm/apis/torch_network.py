@@ -21,6 +21,7 @@ from kgl_mm.engine.loading import load_model
 from kgl_mm.engine.work_dir import find_run
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.inspection import Judge, Source, Threshold
+from kgl_mm.models import TorchvisionDetector
 from kgl_mm.saliency import AnomalyMap, LayerCAM, SaliencyMethod, SegmentationMap, evidence
 
 from .sight import Sight
@@ -42,6 +43,11 @@ class TorchNetwork:
         saved = load_from_file(str(self.checkpoint), map_location='cpu')
         with DefaultScope.overwrite_default_scope(self.config.get('default_scope', 'mmengine')):
             self.model = load_model(self.config, self.checkpoint, saved, self.device).eval()
+            if isinstance(self.model, TorchvisionDetector):
+                raise UsageError(
+                    f'{self.checkpoint}: a detector of boxes gives no verdict of good or defective; '
+                    'tools/test.py draws what it finds'
+                )
             self.judge = _judge(self.config, saved, self.model)
             self.loader, self.pipeline = _pipeline(self.config)
         if getattr(getattr(self.model, 'head', None), 'channel', None) == 'given':

@@ -79,6 +79,9 @@ def summary(metrics: dict, work_dir: Path) -> str:
                 lines.append(f'{"":<18} {wrong} at threshold {found["threshold"]:.3f} ({kind})')
             elif 'macro_AP' in found:
                 lines.append(f'{stage} {split} macro AP {found["macro_AP"]:.3f}, {found["num_images"]} images')
+            elif 'mAP_50' in found:
+                what = f'{found["num_boxes"]} boxes in {found["num_images"]} images'
+                lines.append(f'{stage} {split} mAP@.5 {found["mAP_50"]:.3f}, mAP@.5:.95 {found["mAP"]:.3f}, {what}')
     found = (path for pattern in ('*', '*/*', f'*/*/{SHEET}') for path in sorted(work_dir.glob(pattern)))
     written = [path for path in found if _is_result(path)]
     return '\n'.join([*lines, 'written:', *(f'  {path}' for path in written)])

@@ -30,8 +30,8 @@ def bind_priors(dataset: object) -> list[LoadPrior]:
             bound += bind_priors(inner)
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
     loaders = [transform for transform in _all(transforms) if isinstance(transform, LoadPrior)]
+    let_priors_move(transforms)
     if loaders and not getattr(loaders[0], 'is_bound', False):
-        let_priors_move(transforms)
         dataset.full_init()
         infos = [dataset.get_data_info(index) for index in range(len(dataset))]
         for loader in loaders:
@@ -41,7 +41,7 @@ def bind_priors(dataset: object) -> list[LoadPrior]:
         if not has_good and 'good' in classes:
             rest = sorted({*classes} - {'good'})
             raise UsageError(f'class 0 is {classes[0]!r}, but good must be the first class: {["good", *rest]}')
-        if not has_good:
+        if not has_good and binarizers(dataset):
             print_log(
                 f'Warning: class 0 is {dataset.metainfo["classes"][0]!r}, so every image counts as defective: '
                 'where there are good parts, make them class 0 and call it good.',

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 from kgl_mm.errors import UsageError, check_number
 
-from .binding import bind_priors
+from .binding import bind_priors, has_good_class
 from .cache import PipelineCache
 from .checks import file_faults, some, twins
 from .masks import decode
@@ -45,8 +45,8 @@ class DefectDataset(BaseDataset):
         data_root: the folder of the data set; by default ``$KGL_DATA_ROOT/NAME``, else ``data/NAME``.
         split: ``'train'``, ``'val'`` or ``'test'``.
         pipeline: transforms.
-        num_positives: how many defective images training may use; the first five are among the first ten. With 0
-            it learns from good images alone, and there need not be any other.
+        num_positives: how many defective images training may use, of all kinds in turn; the first five are among the
+            first ten. With 0 it learns from good images alone, and there need not be any other.
         val_fraction: the share of the training part, by unit, that is kept for validation.
         leave_out: ``(part, parts)``: of so many parts of the training images, by unit, the one that is left out.
         seed: of the validation part and of the choice of defective images.
@@ -112,7 +112,7 @@ class DefectDataset(BaseDataset):
         bind_priors(self)
         if self._cache and self._cache.where == 'memory':
             infos = [self.get_data_info(i) for i in range(len(self))]
-            with _naming_broken_files(infos):
+            with naming_broken_files(infos):
                 self._cache.fill(infos)
 
     def load_data_list(self) -> list[dict]:
@@ -130,7 +130,7 @@ class DefectDataset(BaseDataset):
         if self.split == 'train' and self.leave_out:
             chosen = self._part(chosen)
         if self.split == 'train' and self.num_positives == 0:  # parts are the same with and without defective images
-            chosen = [sample for sample in chosen if not sample.label]
+            chosen = [sample for sample in chosen if not self._is_defective(sample)]
         self._check(chosen, samples)
         return [
             dict(img_path=s.img_path, gt_label=s.label, mask_path=s.mask_path, unit=s.unit)
@@ -161,7 +161,7 @@ class DefectDataset(BaseDataset):
 
     def prepare_data(self, idx: int) -> dict:
         info = self.get_data_info(idx)
-        with _naming_broken_files([info]), self.sample_seed.of(info['sample_idx']):
+        with naming_broken_files([info]), self.sample_seed.of(info['sample_idx']):
             if not self._cache:
                 return self.pipeline(info)
             results = self._cache(info)
@@ -204,13 +204,17 @@ class DefectDataset(BaseDataset):
         return [s for s, place in zip(samples, places, strict=True) if (place != str(part)) == self._keeps]
 
     def _limit_positives(self, samples: list[Sample]) -> list[Sample]:
-        defective = [sample for sample in samples if sample.label]
+        defective = [sample for sample in samples if self._is_defective(sample)]
         if self.num_positives > len(defective):
             raise UsageError(
                 f'num_positives={self.num_positives}: the training part has {len(defective)} defective images'
             )
         order = nested_order([s.img_path for s in defective], [s.label for s in defective], self.seed)
-        return [s for s in samples if not s.label] + [defective[i] for i in order[: self.num_positives]]
+        good = [sample for sample in samples if not self._is_defective(sample)]
+        return good + [defective[i] for i in order[: self.num_positives]]
+
+    def _is_defective(self, sample: Sample) -> bool:
+        return bool(sample.label) or not has_good_class(self)
 
     def _check(self, chosen: list[Sample], samples: list[Sample]) -> None:
         """Everything that is wrong, in one message; what may be meant as it is, as a warning."""
@@ -219,6 +223,8 @@ class DefectDataset(BaseDataset):
         classes = list(enumerate(self.metainfo['classes']))
         if self.split == 'train' and not self._needs_defects:
             classes = classes[:1]
+            if not has_good_class(self):
+                faults.append(f'num_positives=0: {self.data_root} has no good images to learn from')
         if empty := [name for label, name in classes if not counts[label]]:
             sentence = f'the {self.split} part of {self.data_root} has no image of class {", ".join(empty)}'
             if self.split == 'train' or not chosen:
@@ -242,7 +248,7 @@ class DefectDataset(BaseDataset):
 
 
 @contextmanager
-def _naming_broken_files(infos: list[dict]) -> Iterator[None]:
+def naming_broken_files(infos: list[dict]) -> Iterator[None]:
     """Turns an error that comes from a file into one that names it."""
     try:
         yield

@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS, MODELS
 from kgl_mm.engine.checkpoint_io import load_from_file
 from kgl_mm.engine.config import innermost
 from kgl_mm.engine.hooks.prior_generation_hook import PriorGenerationHook, test_pipeline
-from kgl_mm.engine.stages import writer
+from kgl_mm.engine.stages import READER, writer
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.priors.generation import as_tested
 
@@ -34,11 +34,20 @@ def load_dataset(cfg: Config, split: str, pipeline: list | None = None) -> BaseD
         settings['split'] = split
     if 'cache' in settings:
         settings['cache'] = None
-    settings['pipeline'] = pipeline or test_pipeline(cfg)
+    settings['pipeline'] = pipeline or _pipeline(cfg)
     try:
         return as_tested(DATASETS.build(settings), settings['pipeline'])
     except (KeyError, TypeError, FileNotFoundError) as error:
         raise UsageError(f'{cfg.filename}: {first_line(error)}') from error
+
+
+def _pipeline(cfg: Config) -> list:
+    """That of the test; a training without one sees whole images up to where it loads their priors."""
+    steps = list(innermost(cfg.train_dataloader.dataset).get('pipeline', [])) if cfg.get('train_dataloader') else []
+    names = [step.get('type') for step in steps]
+    if READER in names and not cfg.get('test_dataloader') and not cfg.get('val_dataloader'):
+        return [*steps[: names.index(READER)], dict(type='kgl_mm.PackDefect')]
+    return test_pipeline(cfg)
 
 
 def load_preprocessor(cfg: Config) -> torch.nn.Module:

@@ -183,6 +183,12 @@ def _naming_the_config(cfg: Config) -> Iterator[None]:
 def _compare_classes(model: nn.Module, dataset: Dataset, part: str) -> None:
     outputs = getattr(getattr(model, 'head', None), 'num_classes', None)
     classes = getattr(dataset, 'metainfo', {}).get('classes')
+    found = getattr(model, 'num_classes', None)  # of a detector of boxes
+    if classes and found and len(classes) != found:
+        raise UsageError(
+            f'the {part} data set has {len(classes)} classes ({", ".join(classes)}), the detector {found}: '
+            f'--cfg-options model.num_classes={len(classes)}'
+        )
     if classes and outputs and len(classes) != outputs:
         raise UsageError(
             f'the {part} data set has {len(classes)} classes ({", ".join(classes)}), the head {outputs}: '

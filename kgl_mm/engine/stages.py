@@ -155,7 +155,13 @@ def _check_given(name: str, cfg: Config) -> None:
 
 def _pipeline(cfg: Config, split: str) -> list:
     loader = cfg.get(f'{split}_dataloader')
-    return innermost(loader.dataset).get('pipeline', []) if loader else []
+    if not loader:
+        return []
+    parts = innermost(loader.dataset)
+    if 'datasets' in parts:  # several as one
+        parts = parts.datasets.values() if isinstance(parts.datasets, dict) else parts.datasets
+        return [step for part in parts for step in innermost(part).get('pipeline', [])]
+    return parts.get('pipeline', [])
 
 
 def _with_parts(configs: dict[str, Config], parts: int) -> dict[str, Config]:

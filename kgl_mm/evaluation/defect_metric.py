@@ -8,6 +8,7 @@ from mmengine.logging import MessageHub, print_log
 
 from kgl_mm.errors import UsageError
 from kgl_mm.evaluation import functional, thresholds
+from kgl_mm.evaluation.gathering import every_image_once
 from kgl_mm.evaluation.pixels import SharedTally
 from kgl_mm.registry import METRICS
 
@@ -80,20 +81,13 @@ class DefectMetric(BaseMetric):
 
     def evaluate(self, size: int) -> dict:
         """Metrics over the ``size`` images of the data set, each counted once, however often the sampler gave it."""
-        gathered = [result for part in all_gather_object(self.results) for result in part]
-        if any(result['sample_idx'] is None for result in gathered):
+        distinct = every_image_once(self.results, size, type(self).__name__)
+        if distinct is None:
             return super().evaluate(size)
-        # The parts of a concatenated data set each count from 0, so the index alone does not tell images apart.
-        distinct = {(result['sample_idx'], result['img_path']): result for result in gathered}
-        if len(distinct) != size:
-            raise UsageError(
-                f'{len(distinct)} distinct images reached DefectMetric, but the data set has {size}: evaluate it with '
-                'a sampler that visits every image.'
-            )
         metrics = [None]
         pixels, lacking = self._pixels.total(all_gather_object)
         if is_main_process():
-            computed = self.compute_metrics([distinct[key] for key in sorted(distinct)])
+            computed = self.compute_metrics(distinct)
             computed |= self._of_pixels(pixels, lacking)
             metrics = [{f'{self.prefix}/{name}' if self.prefix else name: value for name, value in computed.items()}]
         broadcast_object_list(metrics)

@@ -5,14 +5,17 @@ require_mm()
 from .backbones import SlimVGG  # noqa: E402
 from .blocks import AFF, SimAM, SSPConv  # noqa: E402
 from .classifiers import ConsistentClassifier  # noqa: E402
-from .detectors import TeacherStudentDetector  # noqa: E402
+from .detectors import TeacherStudentDetector, TorchvisionDetector  # noqa: E402
 from .heads import AnomalyHead, KnowledgeInjectionHead  # noqa: E402
-from .losses import KnowledgeGuidedLoss, SaliencyConsistencyLoss  # noqa: E402
+from .losses import AnomalyMapDistillLoss, KnowledgeGuidedLoss, SaliencyConsistencyLoss  # noqa: E402
 from .necks import GlobalPooling  # noqa: E402
+from .pretrainers import AnomalyGuidedPretrainer  # noqa: E402
 
 __all__ = [
     'AFF',
+    'AnomalyGuidedPretrainer',
     'AnomalyHead',
+    'AnomalyMapDistillLoss',
     'ConsistentClassifier',
     'GlobalPooling',
     'KnowledgeGuidedLoss',
@@ -22,4 +25,5 @@ __all__ = [
     'SimAM',
     'SlimVGG',
     'TeacherStudentDetector',
+    'TorchvisionDetector',
 ]

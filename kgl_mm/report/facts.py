@@ -2,14 +2,19 @@
 
 import numpy as np
 
+from kgl_mm.datasets.masks import decode
+from kgl_mm.engine.hooks.backbone_hook import PICTURE
+
 from . import page
 from .charts import Line, line_chart
 from .data import Run
-from .pictures import Splits
+from .pictures import Splits, embed
+
+WIDE = 1000
 
 
 def training_section(run: Run) -> str:
-    """What the stages logged: losses, validation, weight of guidance, learning rate."""
+    """What the stages logged: losses, validation, weight of guidance, learning rate; where a pretrained one looks."""
     parts = []
     for stage in run.stages:
         losses = [name for name in stage.curves if name.split('.')[-1].startswith('loss')]
@@ -27,6 +32,8 @@ def training_section(run: Run) -> str:
                 charts.append(line_chart(f'{title} of {stage.name}', lines, ('epoch', title.lower())))
         if charts:
             parts.append(f'<h3>{page.escape(stage.name)}</h3><div class="charts small">{"".join(charts)}</div>')
+        if (stage.folder / PICTURE).is_file() and (drawn := decode(stage.folder / PICTURE)) is not None:
+            parts.append(page.picture(embed(drawn, WIDE), f'attention of {stage.name}', 'Where the backbone looks'))
     return ''.join(parts) or page.sentence('No log of a training was found.')
 
 

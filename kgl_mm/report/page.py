@@ -16,6 +16,8 @@ METRICS = {
     'recall_at_1pct_FPR': 'Recall at 1 % false alarms',
     'oracle_F1': 'Best possible F1',
     'macro_AP': 'Average precision, mean of classes',
+    'mAP_50': 'Mean average precision of boxes, IoU 0.5',
+    'mAP': 'Mean average precision of boxes, IoU 0.5 to 0.95',
     'accuracy': 'Accuracy',
     'threshold': 'Threshold',
     'FP': 'False alarms',
@@ -26,8 +28,9 @@ METRICS = {
     'FP_at_zero_FN': 'False alarms if nothing is missed',
     'num_images': 'Images',
     'num_defects': 'Defective among them',
+    'num_boxes': 'Boxes in them',
 }
-_COUNTS = ('FP', 'FN', 'FP_at_zero_FN', 'num_images', 'num_defects')
+_COUNTS = ('FP', 'FN', 'FP_at_zero_FN', 'num_images', 'num_defects', 'num_boxes')
 
 
 def render(title: str, lead: str, sections: Sequence[tuple[str, str, str]], data: dict) -> bytes:

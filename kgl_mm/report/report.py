@@ -13,6 +13,7 @@ from kgl_mm.errors import first_line
 from kgl_mm.files import write_atomically
 
 from . import page
+from .boxes import boxes_section, finds_boxes
 from .data import Run, Scores, read_run
 from .examples import errors_section
 from .facts import facts_section, training_section
@@ -49,6 +50,7 @@ def write_report(root: str | Path) -> Path:
     names = short_names([path for stage in run.stages if stage.test for path in stage.test.paths])
     sections = [
         ('metrics', 'Metrics', lambda: metrics_section(run)),
+        ('boxes', 'Boxes', lambda: boxes_section(run)),
         ('threshold', 'Threshold and cost', lambda: threshold_section(run)),
         ('curves', 'Curves', lambda: curves_section(run)),
         ('classes', 'Kinds', lambda: classes_section(run, splits, names)),
@@ -58,6 +60,8 @@ def write_report(root: str | Path) -> Path:
         ('training', 'Training', lambda: training_section(run)),
         ('run', 'Data, configuration, versions', lambda: facts_section(run, splits)),
     ]
+    if finds_boxes(run):  # nothing is good or defective there
+        sections = [section for section in sections if section[0] not in ('threshold', 'labels')]
     drawn = [(key, name, _section(name, make)) for key, name, make in sections]
     path = Path(root, REPORT)
     title = f'Inspection report: {path.resolve().parent.name}'

@@ -2,6 +2,7 @@ from kgl_mm._require import require_mm
 
 require_mm(['cv2'])
 
+from .boxes import draw_box_sheet, draw_boxes, draw_found  # noqa: E402
 from .comparison import draw_comparison  # noqa: E402
 from .contact_sheet import SHEET, draw_contact_sheet  # noqa: E402
 from .gallery import draw_gallery  # noqa: E402
@@ -11,8 +12,11 @@ from .verdict import draw_verdict  # noqa: E402
 __all__ = [
     'SHEET',
     'DefectVisualizer',
+    'draw_box_sheet',
+    'draw_boxes',
     'draw_comparison',
     'draw_contact_sheet',
+    'draw_found',
     'draw_gallery',
     'draw_verdict',
     'overlay',

@@ -644,7 +644,7 @@ def test_every_registered_transform_is_accounted_for():
     for name in names:
         assert sum(name in table for table in tables) == 1, name
     of_one_family = {'AlbuKeypoint', 'DenormalizeKeypointLocation', 'NormalizeKeypointLocation'}
-    ours = {'BinarizePrior', 'LoadMask', 'LoadPrior', 'PackDefect'}
+    ours = {'BinarizePrior', 'LoadMask', 'LoadPrior', 'PackBoxes', 'PackDefect', 'SynthesizeDefect'}
     assert set.union(*tables) - names - of_one_family == ours
     assert ours <= TRANSFORMS.module_dict.keys()
     assert moving.FILLING | moving.WHOLE <= moving.GEOMETRIC

@@ -45,9 +45,9 @@ PHOTOMETRIC = _names("""
 """)
 NEITHER = _names("""
     BEiTMaskGenerator BinarizePrior CleanCaption Collect DenormalizeKeypointLocation ImageToTensor LoadAnnotations
-    LoadImageFromFile LoadMask LoadPrior NormalizeKeypointLocation NumpyToPIL OFAAddObjects PackDefect PackInputs
-    PackMultiTaskInputs PILToNumpy SimMIMMaskGenerator ToTensor torchvision/ConvertImageDtype torchvision/PILToTensor
-    torchvision/ToPILImage torchvision/ToTensor
+    LoadImageFromFile LoadMask LoadPrior NormalizeKeypointLocation NumpyToPIL OFAAddObjects PackBoxes PackDefect
+    PackInputs PackMultiTaskInputs PILToNumpy SimMIMMaskGenerator SynthesizeDefect ToTensor
+    torchvision/ConvertImageDtype torchvision/PILToTensor torchvision/ToPILImage torchvision/ToTensor
 """)
 MIXED = _names("""
     AutoAugment RandAugment torchvision/AugMix torchvision/AutoAugment torchvision/RandAugment
@@ -60,27 +60,32 @@ SEVERAL = _names("""
 
 
 def let_priors_move(transforms: list) -> None:
-    """Wrap each transform behind ``LoadPrior`` that moves the image in ``Moved``, in place; without one do nothing.
+    """Wrap each transform that moves the image behind one that loads or draws a prior in ``Moved``, in place.
 
-    Those inside mmcv's ``Compose``, ``RandomApply`` and ``RandomChoice`` as well; a second call changes nothing. The
-    names of a user's own transforms are in ``geometric`` and ``photometric`` of ``LoadPrior``.
+    Those inside mmcv's ``Compose``, ``RandomApply`` and ``RandomChoice`` as well; a second call changes nothing, and so
+    does one without ``LoadPrior`` and ``SynthesizeDefect``, whose ``geometric`` and ``photometric`` have the names of a
+    user's own transforms.
 
     Raises:
         UsageError: a transform is neither known nor named, or moves the image or needs its prior before ``LoadPrior``.
     """
     leaves = list(_leaves(transforms))
-    places = [place for place, (*_, transform) in enumerate(leaves) if getattr(transform, 'loads_prior', False)]
+    loads = [place for place, (*_, transform) in enumerate(leaves) if getattr(transform, 'loads_prior', False)]
+    draws = [place for place, (*_, transform) in enumerate(leaves) if getattr(transform, 'draws_prior', False)]
+    places = sorted(loads + draws)
     if not places:
         return
-    if any(getattr(transform, 'needs_prior', False) for *_, transform in leaves[: places[0]]):
+    if loads and any(getattr(transform, 'needs_prior', False) for *_, transform in leaves[: loads[0]]):
         raise UsageError('BinarizePrior: there is no prior yet; put kgl_mm.LoadPrior before it')
-    load = leaves[places[0]][-1]
+    sources = [leaves[place][-1] for place in places]
+    geometric = [name for source in sources for name in source.geometric]
+    photometric = [name for source in sources for name in source.photometric]
     for place, (siblings, index, transform) in enumerate(leaves):
-        if place in places or not _moves(transform, load.geometric, load.photometric):
+        if place in places or (not loads and place < places[0]) or not _moves(transform, geometric, photometric):
             continue
         if place > places[0]:
             siblings[index] = transform if isinstance(transform, Moved) else Moved(transform)
-        elif not _is_in(WHOLE, transform):
+        if loads and place < loads[0] and not _is_in(WHOLE, transform):
             name = _name(transform)
             raise UsageError(
                 f'{name} moves the image before its prior is there, which fits the whole image: put LoadPrior before '

@@ -1,3 +1,4 @@
+from .backbone_hook import BackboneHook
 from .calibration_hook import CalibrationHook
 from .channels_last_hook import ChannelsLastHook
 from .guidance_hook import GuidanceHook
@@ -7,6 +8,7 @@ from .record_hook import RecordHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 
 __all__ = [
+    'BackboneHook',
     'CalibrationHook',
     'ChannelsLastHook',
     'GuidanceHook',

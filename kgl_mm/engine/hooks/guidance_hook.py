@@ -68,9 +68,7 @@ class GuidanceHook(Hook):
             self._refuse_a_channel_that_tells(runner, loader)
         for target in binarizers(runner.train_dataloader.dataset):
             target.trust = self.trust
-        iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
-        if getattr(iterator, '_iterator', None) is not None:
-            iterator._iterator = iter(runner.train_dataloader)  # whose workers began before the priors were bound
+        begin_workers_anew(runner)
         self._set(runner)
 
     @staticmethod
@@ -122,6 +120,13 @@ class GuidanceHook(Hook):
     def _mute(self, dataset) -> None:
         for loader in bind_priors(dataset):
             loader.muted = not self.trust
+
+
+def begin_workers_anew(runner) -> None:
+    """In a loop that counts iterations workers have begun before the priors were bound."""
+    iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
+    if getattr(iterator, '_iterator', None) is not None:
+        iterator._iterator = iter(runner.train_dataloader)
 
 
 def judge_source(dataset, loader: LoadPrior) -> Judgement:

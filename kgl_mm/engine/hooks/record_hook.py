@@ -12,7 +12,7 @@ from kgl_mm.files import read_json, write_atomically, write_json
 from kgl_mm.registry import HOOKS
 from kgl_mm.visualization.gallery import draw_gallery
 
-_COUNTS = ('FP', 'FN', 'FP_at_zero_FN', 'num_images', 'num_defects', 'threshold_calibrated')
+_COUNTS = ('FP', 'FN', 'FP_at_zero_FN', 'num_images', 'num_defects', 'num_boxes', 'threshold_calibrated')
 
 
 @HOOKS.register_module()
@@ -21,7 +21,8 @@ class RecordHook(Hook):
 
     Beside the metrics stand the seed, the hash of the configuration and the versions; per image scores go to
     ``SPLIT_scores.csv`` and the most telling images to ``SPLIT.png``, both in the runner's work directory, where a
-    :class:`~kgl_mm.evaluation.DefectMetric` is among the metrics.
+    :class:`~kgl_mm.evaluation.DefectMetric` is among the metrics; the picture alone with a
+    :class:`~kgl_mm.evaluation.BoxMetric`.
 
     Args:
         stage: the name under which the metrics stand.
@@ -57,13 +58,16 @@ class RecordHook(Hook):
         record = read_json(path)
         record.setdefault(self.stage, {})[split] = facts
         write_json(path, record)
+        picture = Path(runner.work_dir, f'{split}.png')
+        for boxes in evaluator.metrics:
+            if getattr(boxes, 'found', None):
+                write_atomically(picture, boxes.draw())
         if metric is None:
             return
         table = metric.table
         _write_table(Path(runner.work_dir, f'{split}_scores.csv'), table)
         if 'score' not in table[0]:  # no good class, so nothing is called defective
             return
-        picture = Path(runner.work_dir, f'{split}.png')
         masks = {
             info['img_path']: info.get('mask_path')
             for info in map(dataloader.dataset.get_data_info, range(len(dataloader.dataset)))

@@ -1,10 +1,10 @@
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.models.classifiers import BaseClassifier
 from torch import nn
 
 from kgl_mm.errors import UsageError, check_choice, check_number, first_line
 from kgl_mm.models.blocks import AFF, SSPConv
+from kgl_mm.models.pretrained import check_pretrained
 from kgl_mm.registry import MODELS
 from kgl_mm.saliency import AnomalyMap, evidence
 
@@ -78,26 +78,8 @@ class TeacherStudentDetector(BaseClassifier):
 
     def init_weights(self) -> None:
         """As in mmengine, but weights of the teacher that do not fit, or cannot be read, are an error."""
-        settings = self.teacher.init_cfg
-        if not isinstance(settings, dict) or settings.get('type') != 'Pretrained':
-            super().init_weights()
-            return
-        path, prefix = settings['checkpoint'], settings.get('prefix') or ''
-        try:
-            saved = CheckpointLoader.load_checkpoint(path, 'cpu')
-            super().init_weights()
-        except (OSError, RuntimeError, AssertionError, ValueError) as error:
-            raise UsageError(f'model.teacher.init_cfg: {path} cannot be loaded ({first_line(error)})') from error
-        saved = saved.get('state_dict', saved)
-        wanted = {name: value.shape for name, value in self.teacher.state_dict().items() if value.ndim}
-        found = {name.removeprefix(prefix): x.shape for name, x in saved.items() if name.startswith(prefix)}
-        if lacking := [name for name, shape in wanted.items() if found.get(name) != shape]:
-            inside = not prefix and f'backbone.{lacking[0]}' in saved
-            raise UsageError(
-                f'model.teacher.init_cfg: {path} has no fitting {prefix}{lacking[0]} and {len(lacking)} of '
-                f'{len(wanted)} weights of the teacher in all: '
-                + ("set prefix='backbone.'" if inside else 'it is of another network')
-            )
+        check_pretrained(self.teacher, 'model.teacher')
+        super().init_weights()
 
     def forward(self, inputs: torch.Tensor, data_samples: list | None = None, mode: str = 'tensor'):
         """Logits (B, 2), with ``mode='tensor'``; losses with ``'loss'``, data samples with ``'predict'``."""

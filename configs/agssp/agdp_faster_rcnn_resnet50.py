@@ -1,0 +1,11 @@
+# AGDP of Faster R-CNN.
+_base_ = [
+    '../_base_/models/faster_rcnn_resnet50.py',
+    '../_base_/datasets/pseudo_boxes.py',
+    '../_base_/schedules/boxes_sgd.py',
+    '../_base_/agdp.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(freeze_backbone=True, backbone=dict(init_cfg=_base_.backbone_weights))
+train_cfg = dict(max_epochs=10)

@@ -1,0 +1,34 @@
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from kgl_mm.errors import UsageError, first_line
+
+
+def check_pretrained(network: nn.Module, name: str) -> None:
+    """Refuse weights that ``init_cfg=dict(type='Pretrained', ...)`` names and that do not fit, or cannot be read.
+
+    mmengine itself loads what fits, and says in the log what does not.
+
+    Args:
+        network: with its ``init_cfg``; with any other there is nothing to check.
+        name: of it in a config, such as ``model.backbone``.
+    """
+    settings = getattr(network, 'init_cfg', None)
+    if not isinstance(settings, dict) or settings.get('type') != 'Pretrained':
+        return
+    path, prefix, part = settings['checkpoint'], settings.get('prefix') or '', name.rpartition('.')[2]
+    try:
+        saved = CheckpointLoader.load_checkpoint(path, 'cpu')
+        saved = saved.get('state_dict', saved)
+    except (OSError, RuntimeError, AssertionError, ValueError, AttributeError) as error:
+        raise UsageError(f'{name}.init_cfg: {path} cannot be loaded ({first_line(error)})') from error
+    wanted = {name: value.shape for name, value in network.state_dict().items() if value.ndim}
+    found = {name.removeprefix(prefix): x.shape for name, x in saved.items() if name.startswith(prefix)}
+    if prefix and not found:
+        raise UsageError(f'{name}.init_cfg: {path} cannot be loaded (nothing in it begins with {prefix})')
+    if lacking := [name for name, shape in wanted.items() if found.get(name) != shape]:
+        inside = not prefix and f'backbone.{lacking[0]}' in saved
+        raise UsageError(
+            f'{name}.init_cfg: {path} has no fitting {prefix}{lacking[0]} and {len(lacking)} of {len(wanted)} weights '
+            f'of the {part} in all: ' + ("set prefix='backbone.'" if inside else 'it is of another network')
+        )

@@ -1,0 +1,3 @@
+from .anomaly_guided_pretrainer import AnomalyGuidedPretrainer
+
+__all__ = ['AnomalyGuidedPretrainer']
