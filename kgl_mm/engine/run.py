@@ -218,7 +218,8 @@ def rehearse(cfg: Config) -> None:
                     f'--split {split} --out DIR) and set its store'
                 )
         settings = dict(innermost(cfg.train_dataloader.dataset))
-        if issubclass(DATASETS.get(settings['type']), BaseDataset):
+        kind = DATASETS.get(settings['type'])
+        if kind is None or issubclass(kind, BaseDataset):  # of what is not there, building says so
             dataset = DATASETS.build(dict(settings, lazy_init=True))
             for target in binarizers(dataset):
                 target.bind(dataset.load_data_list(), getattr(dataset, 'seed', 0))

@@ -335,6 +335,7 @@ def test_a_prior_is_given_at_inference_where_a_config_asks_for_it(run_here, tmp_
 @pytest.mark.parametrize(
     ('option', 'sentence'),
     [
+        ('train_dataloader.dataset.type=kgl_mm.Typo', 'kgl_mm.Typo is not in the'),
         ('model.head.branch=x', "branch='x': not a list of whole numbers"),
         ('model.head.seg_gradient=open', "seg_gradient='open': not a number from 0 to 1"),
         ('model.head.pooling=typo', "pooling='typo': not one of avg, max, max_avg"),
