@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument('--out', metavar='DIR', help='the folder of the store (default: WORK_DIR/priors)')
     parser.add_argument(
         '--method',
-        help='GradCAM, GradCAMPlusPlus, LayerCAM, FullGrad, TeacherStudentSource, PatchMemorySource, DescriptionSource, ...',
+        help='GradCAM, GradCAMPlusPlus, LayerCAM, FullGrad, PatchMemorySource, DescriptionSource, FolderSource, ...',
     )
     parser.add_argument(
         '--method-options',
