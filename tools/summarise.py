@@ -20,6 +20,14 @@ def main() -> None:
     parser.add_argument('--split', choices=['test', 'val'], default='test')
     parser.add_argument('--where', nargs='+', default=[], metavar='FIELD=V1,V2', help='only rows like these')
     parser.add_argument('--compare', nargs=2, action='append', default=[], metavar=('A', 'B'))
+    parser.add_argument(
+        '--better',
+        nargs='+',
+        action='append',
+        default=[],
+        metavar='A',
+        help='add "A or B": of each fold and seed the one that is better on validation data',
+    )
     parser.add_argument('--out', type=Path, help='where to write, without suffix (default: summary beside the table)')
     args = parser.parse_args()
 
@@ -35,7 +43,7 @@ def main() -> None:
             raise UsageError(f'{path}: varies other fields than {args.tables[0]}')
         rows += found
     rows = choose(rows, cli.value_lists('--where', args.where))
-    print(report(rows, args.out or args.tables[0].with_name('summary'), args.compare, args.split))
+    print(report(rows, args.out or args.tables[0].with_name('summary'), args.compare, args.split, args.better))
 
 
 if __name__ == '__main__':

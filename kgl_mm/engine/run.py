@@ -32,6 +32,7 @@ from kgl_mm.engine.config import config_hash, innermost
 from kgl_mm.engine.hooks.guidance_hook import refuse_what_moves_batches
 from kgl_mm.engine.stages import (
     READER,
+    candidates_of,
     latest_checkpoint,
     readers,
     refuse_empty_parts,
@@ -57,6 +58,8 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
     use_safe_loading()
     root = Path(cfg.work_dir)
     stages = stages_of(cfg)
+    if cfg.get('unguided') and not cfg.get('val_dataloader'):
+        raise UsageError('unguided=True: validation data choose, and there are none: --data-options val_fraction=0.2')
     chosen = _chosen(cfg, stages, only, priors)
     fingerprints = {}
     for name in chosen:
@@ -71,8 +74,8 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
     rounds = Rounds(root)
     for name in chosen:
         if not rounds.goes_on and name in rounds_of(cfg):
-            print_log(f'{name} is left out: the round before it was no better on validation data.', logger='current')
-            break
+            print_log(f'{name} is left out: a round before it was no better on validation data.', logger='current')
+            continue
         if _is_done(root, state['stages'][name]):
             print_log(f'{name} is done already.', logger='current')
         else:
@@ -80,9 +83,9 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
             state['stages'][name]['done'] = True
             _write_state(root, state)
             barrier()
-        if name in rounds_of(cfg):
+        if name in candidates_of(cfg):
             rounds.add(name)
-    if len(rounds_of(cfg)) > 1 and only is None:
+    if len(candidates_of(cfg)) > 1 and only is None:
         state['best'] = rounds.best
         _write_state(root, state)
     return read_json(root / 'metrics.json')
@@ -94,7 +97,7 @@ def _is_done(root: Path, stage: dict) -> bool:
 
 
 class Rounds:
-    """Which of the guided rounds is best on validation data, and whether another one is worth it."""
+    """Which of the last stages is best on validation data, and whether another round is worth it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -104,7 +107,8 @@ class Rounds:
 
     def add(self, name: str) -> None:
         """Without validation data the last one is as good as any."""
-        score = read_json(self.root / 'metrics.json').get(name, {}).get('val', {}).get('AP')
+        found = read_json(self.root / 'metrics.json').get(name, {}).get('val', {})
+        score = found.get('AP', found.get('macro_AP'))
         if self._score is None or score is None or score > self._score:
             self.best, self._score = name, score
         else:

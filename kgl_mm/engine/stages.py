@@ -21,6 +21,7 @@ from kgl_mm.errors import UsageError, first_line
 
 WRITER = 'kgl_mm.PriorGenerationHook'
 READER = 'kgl_mm.LoadPrior'
+ALONE = '_unguided'
 MAX_AREA = 0.1
 """Share of an image that a later round may mark, unless ``BinarizePrior`` has its own limit: each one marks more."""
 
@@ -33,12 +34,17 @@ def stages_of(cfg: Config) -> dict[str, Config]:
     configs = {}
     for name, delta in deltas.items():
         merged = copy.deepcopy(cfg)
-        for field in ('stages', 'rounds', 'crossfit'):
+        for field in ('stages', 'rounds', 'crossfit', 'unguided'):
             merged.pop(field, None)
         merged.merge_from_dict(copy.deepcopy(dict(delta or {})))
         _forget_deletions(merged)
         configs[name] = merged
-    configs = _with_rounds(_with_parts(configs, cfg.get('crossfit', 0)), cfg.get('rounds', 1))
+    configs = _with_parts(configs, cfg.get('crossfit', 0))
+    if cfg.get('unguided'):
+        last = list(configs)[-1]
+        guided = configs.pop(last)
+        configs |= {f'{last}{ALONE}': _without_guidance(last, guided), last: guided}
+    configs = _with_rounds(configs, cfg.get('rounds', 1))
     for name, config in configs.items():
         _check_given(name, config)
     return configs
@@ -67,6 +73,12 @@ def is_part(cfg: Config) -> bool:
     """Whether it is one of the parts of a cross-fitted run, which has not seen the images that it writes maps of."""
     loader = cfg.get('train_dataloader')
     return bool(loader and innermost(loader.dataset).get('leave_out'))
+
+
+def candidates_of(cfg: Config) -> list[str]:
+    """The names of those stages of which validation data choose one."""
+    rounds = rounds_of(cfg)
+    return [f'{rounds[0]}{ALONE}', *rounds] if cfg.get('unguided') else rounds
 
 
 def rounds_of(cfg: Config) -> list[str]:
@@ -208,3 +220,14 @@ def _with_rounds(configs: dict[str, Config], rounds: int) -> dict[str, Config]:
     for name in names[:-1]:
         configs[name].custom_hooks = [*(configs[name].get('custom_hooks') or []), copy.deepcopy(writes)]
     return configs
+
+
+def _without_guidance(name: str, cfg: Config) -> Config:
+    """A stage with everything that a guided one has, but for what it would learn from priors."""
+    head = cfg.model.get('head') or {}
+    if not readers(cfg) or head.get('type') != 'kgl_mm.KnowledgeInjectionHead':
+        raise UsageError(f'unguided=True: {name} has no KnowledgeInjectionHead that priors guide')
+    cfg = copy.deepcopy(cfg)
+    loss = dict(head.get('loss') or dict(type='kgl_mm.KnowledgeGuidedLoss'), seg_weight=0)
+    cfg.model.head.update(loss=loss, channel='none')
+    return cfg

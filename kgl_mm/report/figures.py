@@ -39,7 +39,7 @@ def metrics_section(run: Run) -> str:
     if not all(found.get('threshold_calibrated') for found in used):
         text += page.note('Not calibrated: no threshold was chosen on validation data, and 0.5 is a guess.')
     if run.best:
-        text += page.note(f'The best of the rounds is {run.best}.')
+        text += page.note(f'On validation data the best is {run.best}.')
     untested = [stage.name for stage in run.stages if not stage.metrics]
     if untested:
         text += page.note(f'Without a test: {", ".join(untested)}.')

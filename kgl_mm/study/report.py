@@ -7,10 +7,16 @@ from kgl_mm.errors import UsageError
 from kgl_mm.files import write_atomically
 
 from .plot import draw
-from .summary import compare, groups_of, markdown, metric_of, steps, summarise, write_summary
+from .summary import better, compare, groups_of, markdown, metric_of, steps, summarise, write_summary
 
 
-def report(rows: list[dict], out: Path, pairs: Sequence[tuple[str, str]] = (), split: str = 'test') -> str:
+def report(
+    rows: list[dict],
+    out: Path,
+    pairs: Sequence[tuple[str, str]] = (),
+    split: str = 'test',
+    choices: Sequence[Sequence[str]] = (),
+) -> str:
     """Write ``OUT.csv``, ``OUT.md`` and ``OUT.png``; returns the text, which is Markdown.
 
     Args:
@@ -18,9 +24,11 @@ def report(rows: list[dict], out: Path, pairs: Sequence[tuple[str, str]] = (), s
         out: the path of the files, without suffix.
         pairs: of groups, by what they are called in the text: by how much the second is ahead of the first.
         split: ``'test'`` or ``'val'``.
+        choices: of groups, of which validation data choose for each fold and seed; ``'A or B'`` is such a group.
     """
     groups = groups_of(rows)
     metric = metric_of(groups, split)
+    groups += [better(groups, labels, metric) for labels in choices]
     lines = summarise(groups, split)
     differences = [compare(groups, *pair, metric, split) for pair in pairs] + steps(groups, metric, split)
     text = markdown(lines, differences)

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,10 +48,12 @@ def groups_of(rows: list[dict]) -> list[Group]:
         else:
             seen[keys] = [settings]
     names = varied_in(rows[0]) if rows else []
+    varying = {name for name in names if len({row[name] for row in rows}) > 1} or names
     for (stage, *_), shared in seen.items():
         common = {name: shared[0][i] for i, name in enumerate(names) if len({s[i] for s in shared}) == 1}
-        # a stage that all settings of a field share is not told apart by it
-        label = ' '.join([value if name == 'variant' else f'{_short(name)}={value}' for name, value in common.items()])
+        # a stage that all settings of a field share is not told apart by it, nor are groups by what all rows share
+        told = {name: value for name, value in common.items() if name in varying}
+        label = ' '.join([value if name == 'variant' else f'{_short(name)}={value}' for name, value in told.items()])
         words = [label, stage if len(stages) > 1 and (stage != stages[-1] or not label) else '']
         groups.append(Group(' '.join(filter(None, words)) or stage, common, found[shared[0]], folds))
     return groups
@@ -106,9 +109,7 @@ def compare(groups: list[Group], first: str, second: str, name: str = 'AP', spli
     """By how much the second is ahead of the first, over the pairs of runs with the same fold and seed."""
     values = []
     for label in (first, second):
-        group = next((group for group in groups if group.label == label), None)
-        if group is None:
-            raise UsageError(f'--compare {label}: not among {", ".join(group.label for group in groups)}')
+        group = _called(label, groups, '--compare')
         rows = [row for row in group.rows if row['status'] == 'done' and row.get(f'{split}_{name}', '') != '']
         values.append({(row['fold'], row['seed']): float(row[f'{split}_{name}']) for row in rows})
     pairs = sorted(values[0].keys() & values[1].keys())
@@ -126,6 +127,29 @@ def compare(groups: list[Group], first: str, second: str, name: str = 'AP', spli
         high=high,
         ahead=ahead,
     )
+
+
+def better(groups: list[Group], labels: Sequence[str], name: str = 'AP') -> Group:
+    """A group of its own: of each fold and seed the run, of those in some groups, that validation data say is best."""
+    found = defaultdict(list)
+    for label in labels:
+        for row in _called(label, groups, '--better').rows:
+            if row['status'] == 'done' and row.get(f'val_{name}', '') == '':
+                raise UsageError(f'--better {label}: its runs have no {name} of validation data to choose by')
+            found[row['fold'], row['seed']].append(row)
+    rows = []
+    for runs in found.values():
+        failed = [row for row in runs if row['status'] != 'done']
+        if len(runs) == len(labels):  # else there is nothing to choose from
+            rows.append(failed[0] if failed else max(runs, key=lambda row: float(row[f'val_{name}'])))
+    return Group(' or '.join(labels), {}, rows, groups[0].folds)
+
+
+def _called(label: str, groups: list[Group], option: str) -> Group:
+    for group in groups:
+        if group.label == label:
+            return group
+    raise UsageError(f'{option} {label}: not among {", ".join(group.label for group in groups)}')
 
 
 def steps(groups: list[Group], name: str = 'AP', split: str = 'test') -> list[dict]:

@@ -5,7 +5,15 @@ from mmengine.config import Config
 
 from kgl_mm.engine.config import load_config, set_data
 from kgl_mm.engine.run import Rounds
-from kgl_mm.engine.stages import latest_checkpoint, readers, refuse_empty_parts, stages_of, stores_for, writer
+from kgl_mm.engine.stages import (
+    candidates_of,
+    latest_checkpoint,
+    readers,
+    refuse_empty_parts,
+    stages_of,
+    stores_for,
+    writer,
+)
 from kgl_mm.errors import UsageError
 from kgl_mm.files import write_json
 
@@ -86,6 +94,25 @@ def test_a_round_reads_what_the_one_before_it_marks(guided):
     assert stores_for('stage2_round3', stages, Path('run')) == [Path('run/stage2_round2/priors')]
     areas = [stages[name].train_dataloader.dataset.pipeline[4].get('max_area') for name in list(stages)[-3:]]
     assert areas == [None, 0.1, 0.1]
+
+
+def test_the_last_stage_without_guidance_is_a_candidate(guided, plain):
+    guided.unguided = True
+    guided.rounds = 2
+    guided.model.head.channel = 'dropout'
+    stages = stages_of(guided)
+    assert list(stages) == ['stage1', 'stage2_unguided', 'stage2', 'stage2_round2']
+    assert candidates_of(guided) == ['stage2_unguided', 'stage2', 'stage2_round2']
+    head, alone = (stages[name].model.head for name in ('stage2', 'stage2_unguided'))
+    assert (alone.loss.seg_weight, alone.channel) == (0, 'none')
+    assert head.loss.seg_weight > 0
+    assert {**alone, 'loss': 0, 'channel': 0} == {**head, 'loss': 0, 'channel': 0}
+    assert not writer(stages['stage2_unguided'])
+    for name in ('stage2_unguided', 'stage2'):
+        assert stores_for(name, stages, Path('run')) == [Path('run/stage1/priors')]
+    plain.unguided = True
+    with pytest.raises(UsageError, match='unguided=True: stage1 has no KnowledgeInjectionHead'):
+        stages_of(plain)
 
 
 @pytest.mark.parametrize('field', ['rounds', 'crossfit'])

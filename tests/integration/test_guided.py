@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from kgl_mm.engine.work_dir import checkpoint_of
 from kgl_mm.priors import PriorStore
 
 from .test_resume import kill_when
@@ -26,6 +27,7 @@ KILLER_MODULE = """
 import os, signal
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from kgl_mm.engine.work_dir import checkpoint_of
 from kgl_mm.priors import PriorStore
 
 place = os.environ.get('KILL', '')
@@ -178,6 +180,34 @@ def test_rounds_and_cross_fitting(run_here, write_guided, tmp_path):
     assert f"store='{a.relative_to(tmp_path)}/stage2/priors'" in step
 
 
+def test_validation_data_choose_between_guidance_and_none(run_here, write_guided, tmp_path):
+    """Without guidance the stage is what a run with a weight of 0 makes of it, and the better one is the run's."""
+    config = str(write_guided())
+    data = ('--data-options', 'val_fraction=0.3', '--cfg-options')
+    status, said = run_here('train.py', config, '--work-dir', 'a', *data, 'unguided=True')
+    assert not status, said
+    weight = (
+        'model.head.loss.type=kgl_mm.KnowledgeGuidedLoss',
+        'model.head.loss.seg_weight=0',
+        'model.head.channel=none',
+    )
+    status, said = run_here('train.py', config, '--work-dir', 'b', *data, *weight)
+    assert not status, said
+    found, control = metrics_of(tmp_path / 'a'), metrics_of(tmp_path / 'b')
+    assert found.keys() == {'stage1', 'stage2_unguided', 'stage2'}
+    for split in ('val', 'test'):
+        same = [
+            {k: v for k, v in m.items() if k != 'config'}
+            for m in (found['stage2_unguided'][split], control['stage2'][split])
+        ]
+        assert same[0] == same[1]
+    scores = {name: found[name]['val']['AP'] for name in ('stage2_unguided', 'stage2')}
+    best = max(scores, key=scores.get)
+    assert json.loads((tmp_path / 'a/state.json').read_text())['best'] == best
+    assert checkpoint_of(tmp_path / 'a').parent.name == best
+    assert f'On validation data the best is {best}.' in (tmp_path / 'a/report.html').read_text()
+
+
 @pytest.fixture
 def painted(tmp_path, surfaces):
     """A function that fills a store for the training images, as another tool might."""
@@ -220,6 +250,7 @@ MIXUP = "model['train_cfg'] = dict(augments=[dict(type='Mixup', alpha=1.0)])"
         ([MIXUP], ['--priors', 'whole'], 'Mixup'),
         (['rounds=0'], [], 'rounds=0'),
         (['crossfit=1'], [], 'crossfit=1'),
+        (['unguided=True'], [], 'unguided=True: validation data choose, and there are none'),
     ],
 )
 def test_what_is_wrong_is_said_before_the_training(run_here, write_guided, painted, tmp_path, options, words, sentence):

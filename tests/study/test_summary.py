@@ -5,7 +5,7 @@ import pytest
 
 from kgl_mm.errors import UsageError
 from kgl_mm.study.plot import draw
-from kgl_mm.study.summary import compare, groups_of, markdown, steps, summarise, write_summary
+from kgl_mm.study.summary import better, compare, groups_of, markdown, steps, summarise, write_summary
 
 
 def test_mean_over_folds_then_over_seeds(rows):
@@ -44,6 +44,30 @@ def test_rows_of_older_code_are_said(rows):
     members = rows({0: [0.5]})
     members[0]['stale'] = 'yes'
     assert '1 rows of older code' in markdown(summarise(groups_of(members)), [])
+
+
+def test_what_all_rows_share_is_in_no_label(rows):
+    one, two = (rows({0: [0.5]}, variant=variant, number='5') for variant in 'ab')
+    assert [group.label for group in groups_of(one + two)] == ['a', 'b']
+    assert [group.label for group in groups_of(one)] == ['a number=5']
+
+
+def test_validation_data_choose_the_better_of_two_run_by_run(rows):
+    one, two = (rows({0: [0.5, 0.6], 1: [0.7, 0.8]}, variant='a'), rows({0: [0.9, 0.4], 1: [0.75, None]}, variant='b'))
+    for row, score in zip(one + two[:3], (0.3, 0.3, 0.3, 0.3, 0.4, 0.2, 0.3), strict=True):
+        row['val_AP'] = str(score)
+    groups = groups_of(one + two)
+    chosen = better(groups, ['a', 'b'])
+    assert chosen.label == 'a or b'
+    # one is better on the test and not chosen; of equal ones the first is taken; where one failed there is no choice
+    assert [row.get('test_AP') for row in chosen.rows] == ['0.9', '0.6', '0.7', None]
+    (line,) = summarise([chosen])
+    assert (line['AP'], line['seeds'], line['failed']) == (pytest.approx(0.75), 1, 1)
+    with pytest.raises(UsageError, match='--better c: not among a, b'):
+        better(groups, ['a', 'c'])
+    del one[0]['val_AP']
+    with pytest.raises(UsageError, match='no AP of validation data to choose by'):
+        better(groups, ['a', 'b'])
 
 
 def test_a_shared_stage_is_one_group(rows):
