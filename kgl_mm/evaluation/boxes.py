@@ -45,7 +45,8 @@ def match(truth: Sequence[Boxes], found: Sequence[Boxes], classes: int, most: in
     """Match found boxes with true ones, as COCO does: by class, the best score first, ``most`` of an image and class.
 
     >>> box = np.array([[0.0, 0, 10, 10]])
-    >>> match([Boxes(box, np.array([0]))], [Boxes(box, np.array([0]), np.array([0.9]))], 1).precision[0].tolist()
+    >>> found = match([Boxes(box, np.array([0]))], [Boxes(box, np.array([0]), np.array([0.9]))], 1)
+    >>> found.precision[0].round(6).tolist()
     [1.0]
     """
     from pycocotools.coco import COCO
