@@ -7,6 +7,11 @@ import sys
 import pytest
 
 
+def pytest_configure():
+    """Yapf writes a cache when it is first imported, which workers that come together would find half written."""
+    import yapf  # noqa: F401
+
+
 @pytest.fixture(autouse=True, scope='session')
 def _runners_say_less_of_themselves():
     """What each Runner does for its log takes seconds, and nothing of it is tested.

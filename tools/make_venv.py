@@ -100,6 +100,8 @@ def install():
     pip_install('installing the packages', *pinned, '-e', '.[onedl,serve,export,openvino,boxes,clip,dev]')
     # without what they ask for: a second OpenCV would be laid over the first
     pip_install('installing what tests compare with', *pinned, '--no-deps', '-r', REQUIREMENTS / 'compare.txt')
+    # mmengine needs it, and it writes a cache when first imported, which processes that come together find half written
+    subprocess.run([PYTHON, '-I', '-c', 'import yapf'], check=True)
     damaged = subprocess.check_output([PYTHON, '-I', '-c', FIND_DAMAGED], text=True).split()
     if damaged:
         pip_install(f'repairing {", ".join(damaged)}', *pinned, '--no-deps', '--ignore-installed', *damaged)
