@@ -272,4 +272,5 @@ def _bare(text: str) -> str:
 
 
 def _short(sentence: str) -> str:
-    return repr(sentence if len(sentence) <= 80 else sentence[:77] + '...')
+    told = repr(sentence)  # in which a character may be ten
+    return told if len(told) <= 82 else f'{told[:78]}...{told[0]}'

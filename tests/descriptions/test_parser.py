@@ -195,7 +195,7 @@ def test_names_stay_as_they_are_written():
 
 @pytest.mark.parametrize(
     'sentence', ['', '  ', None, 7, 'lorem ipsum dolor', 'steel with flaw defect', '!!!', 'very', 'not dark',
-                 'it is as', 'asdf with qwer defect, it appears as zxcv', 'defect']
+                 'it is as', '\U0001df1f' * 60, 'asdf with qwer defect, it appears as zxcv', 'defect']
 )  # fmt: skip
 def test_a_senseless_sentence_is_refused(sentence):
     with pytest.raises(UsageError, match=r'such as "steel plate|write, for example, "steel plate') as error:
