@@ -4,6 +4,7 @@ import pytest
 
 from kgl_mm.datasets import NEUDet
 from kgl_mm.errors import UsageError
+from kgl_mm.priors.sources.base import good_indices
 
 KINDS = NEUDet.METAINFO['classes']
 
@@ -41,6 +42,10 @@ def test_a_number_of_defective_images_is_shared_by_all_kinds_the_first_one_too(r
 def test_there_are_no_good_images_to_learn_from_alone(root):
     with pytest.raises(UsageError, match='has no good images to learn from'):
         NEUDet(str(root), num_positives=0)
+
+
+def test_no_source_takes_the_first_kind_for_good(root):
+    assert good_indices(NEUDet(str(root))) == []
 
 
 def test_another_layout_is_said(tmp_path):
