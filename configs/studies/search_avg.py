@@ -19,7 +19,8 @@ model = dict(head=dict(seg_gradient=0.0))
 _layer = 'train_dataloader.dataset.pipeline.3.layer'
 _target = 'train_dataloader.dataset.pipeline.4'
 _loss = 'model.head.loss'
-_rate = 'optim_wrapper.optimizer.lr'
+_rate, _open = 'optim_wrapper.optimizer.lr', {'model.head.seg_gradient': 1.0}
+_alone = {f'{_loss}.seg_weight': 0, **_open}
 variants = dict(
     judged={'custom_hooks.0.insist': False},
     open_half={'model.head.seg_gradient': 0.5},
@@ -36,6 +37,8 @@ variants = dict(
     soft={f'{_target}.soft': True},
     small={f'{_target}.max_area': 0.03},
     pos1={f'{_loss}.pos_weight': 1},
-    rate_high={_rate: 0.05},
-    rate_low={_rate: 0.007},
+    rate_high={_rate: 0.05, **_open},
+    rate_low={_rate: 0.007, **_open},
+    alone_rate_high={_rate: 0.05, **_alone},
+    alone_rate_low={_rate: 0.007, **_alone},
 )

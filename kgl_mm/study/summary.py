@@ -14,9 +14,9 @@ from kgl_mm.errors import UsageError
 from kgl_mm.evaluation.intervals import paired_bootstrap, t_interval
 from kgl_mm.files import write_atomically
 
-from .table import varied_in
+from .table import PIXELS, varied_in
 
-MEANS = ('AP', 'AUROC', 'macro_AP', 'accuracy')
+MEANS = ('AP', 'AUROC', 'macro_AP', 'accuracy', *PIXELS)
 COUNTS = ('FP', 'FN')
 POSITIVES = 'data.num_positives'
 

@@ -12,7 +12,8 @@ from .code import code_hash
 from .plan import Cell, Origin
 
 FACTS = ('stage', 'status', 'error')
-FOUND = ('AP', 'AUROC', 'macro_AP', 'accuracy', 'FP', 'FN', 'FP_at_zero_FN', 'threshold')
+PIXELS = ('pixel_AUROC', 'pixel_AP', 'AUPRO')
+FOUND = ('AP', 'AUROC', *PIXELS, 'macro_AP', 'accuracy', 'FP', 'FN', 'FP_at_zero_FN', 'threshold')
 ORIGIN = ('trust', 'seconds', 'peak_mib', 'run', 'key', 'uses', 'code', 'stale', 'commit', 'machine', 'versions')
 
 

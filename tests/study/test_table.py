@@ -4,6 +4,7 @@ from kgl_mm.errors import UsageError
 from kgl_mm.files import write_json
 from kgl_mm.study import table as module
 from kgl_mm.study.plan import Cell, Origin
+from kgl_mm.study.summary import groups_of, summarise
 from kgl_mm.study.table import Table, read_table
 
 KEY = Origin('key', 'SlimVGG')
@@ -52,3 +53,16 @@ def test_a_table_of_other_fields_is_not_added_to(folder, tmp_path):
     table.write()
     with pytest.raises(UsageError, match=r'model\.head\.channel was varied; give another --work-dir'):
         Table(tmp_path / 'results.csv', ['data.num_positives'])
+
+
+def test_what_was_found_of_pixels_is_in_the_row_and_in_the_summary(folder, tmp_path):
+    found = dict(AP=0.75, pixel_AUROC=0.5, pixel_AP=0.25, AUPRO=0.125)
+    write_json(tmp_path / 'metrics.json', dict(stage2=dict(test=found, val=found)))
+    table = Table(tmp_path / 'results.csv', ['model.head.channel'])
+    table.add(CELL, 'stage2', KEY, folder)
+    table.write()
+    rows = read_table(tmp_path / 'results.csv')
+    assert [rows[0][f'{split}_{name}'] for split in ('test', 'val') for name in found] == 2 * [
+        '0.75', '0.5', '0.25', '0.125'
+    ]  # fmt: skip
+    assert [summarise(groups_of(rows))[0][name] for name in found] == [0.75, 0.5, 0.25, 0.125]
