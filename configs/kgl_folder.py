@@ -1,6 +1,8 @@
-# Two stages from a folder of pictures; the threshold is chosen on its validation part.
+# Two stages from a folder of pictures. Its validation part chooses the threshold, and between the last stage with guidance
+# and the same without (unguided=False: with it alone, in two thirds of the time).
 _base_ = ['./vgg16_folder.py', './_base_/guided.py']
 
+unguided = True
 model = dict(neck=None, head=dict(_delete_=True, in_channels=512, **_base_.guided_head))
 train_dataloader = dict(dataset=dict(pipeline=[*_base_.load, *_base_.priors, *_base_.flips, *_base_.pack]))
 

@@ -7,7 +7,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import kgl_mm
+from kgl_mm._require import transformers_limit
 
 HOME = Path(kgl_mm.__file__).resolve().parent
 MM = ('mmengine', 'mmcv', 'mmpretrain')
@@ -85,6 +86,22 @@ def _family() -> Finding:
     )
 
 
+def _transformers() -> Iterator[Finding]:
+    if limit := transformers_limit():
+        lacking = "mmpretrain's models of images and text, which kgl_mm does not need, are off: pip install "
+        yield Finding('transformers', f"{version('transformers')}, so {lacking}'transformers<{limit}' brings them back")
+
+
+def _models() -> Finding:
+    try:
+        importlib.import_module('kgl_mm.models')
+        importlib.import_module('mmpretrain.models')
+    except Exception as error:  # of a package that mmpretrain uses where it finds it, such as transformers
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return Finding('models', f'do not import: {reason}', f'put right what this names, or {REINSTALL} {INSTALL}')
+    return Finding('models', 'those of mmpretrain and kgl_mm import')
+
+
 def _resume() -> Finding:
     try:
         import torch
@@ -117,7 +134,11 @@ def findings() -> Iterator[Finding]:
         yield _cuda()
     yield _family()
     if not any(finding.remedy for finding in packages.values()):
-        yield _resume()
+        yield from _transformers()
+        models = _models()
+        yield models
+        if not models.remedy:
+            yield _resume()
     yield from map(_data, DATA_SETS)
 
 

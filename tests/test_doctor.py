@@ -100,6 +100,24 @@ def test_what_is_missing_or_broken_is_counted_and_sets_the_exit_status(capsys, m
     assert report.endswith('\n2 problems\n')
 
 
+def test_too_new_a_transformers_is_said(monkeypatch):
+    monkeypatch.setattr(doctor, 'version', lambda name: '5.24.0')
+    monkeypatch.setattr(doctor, 'transformers_limit', lambda: '5')
+    (finding,) = doctor._transformers()
+    assert finding.state.startswith('5.24.0, so ')
+    assert "pip install 'transformers<5'" in finding.state
+    assert not finding.remedy  # as nothing here needs it
+    monkeypatch.setattr(doctor, 'transformers_limit', lambda: '')
+    assert list(doctor._transformers()) == []
+
+
+def test_models_that_do_not_import_are_a_problem(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmpretrain.models', None)
+    finding = doctor._models()
+    assert finding.state.startswith('do not import: ')
+    assert finding.remedy.startswith('put right what this names, or ')
+
+
 def test_data_sets_are_looked_for_where_the_configs_look(monkeypatch, tmp_path):
     monkeypatch.setenv('KGL_DATA_ROOT', str(tmp_path))
     (tmp_path / 'KolektorSDD').mkdir()

@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
+
+from kgl_mm._require import require_mm, transformers_limit
 
 # None in sys.modules makes Python answer an import as if the package were not there.
 HIDE = 'import sys; sys.modules["{hidden}"] = None; import {component}'
@@ -43,3 +46,46 @@ def test_a_component_says_in_one_sentence_what_to_install(hidden, component):
     last_line = done.stderr.strip().splitlines()[-1]
     assert last_line.startswith(f'ImportError: kgl_mm needs {hidden}, which is not installed; ')
     assert "pip install 'kgl_mm[onedl]'" in last_line
+
+
+@pytest.fixture
+def distribution(tmp_path, monkeypatch):
+    """A function that makes it look as if a version of a distribution were installed, without any file to import."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def distribution(name, version):
+        info = tmp_path / f'{name}-{version}.dist-info'
+        info.mkdir()
+        (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+
+    return distribution
+
+
+@pytest.mark.parametrize(
+    ('mmpretrain', 'transformers', 'limit'),
+    [
+        ('1.2.0', '4.51.3', ''),
+        ('1.2.0', '4.52.1', '4.52'),
+        ('1.3.6', '4.57.6', ''),
+        ('1.3.6', '5.0.0', '5'),
+        ('1.3.6', '5.24.0', '5'),
+    ],
+)
+def test_too_new_a_transformers_switches_off_what_needs_it(distribution, monkeypatch, mmpretrain, transformers, limit):
+    monkeypatch.setattr(import_module('mmpretrain'), '__version__', mmpretrain)
+    dependency = import_module('mmpretrain.utils.dependency')
+    monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', True)
+    distribution('transformers', transformers)
+    assert transformers_limit() == limit
+    require_mm()
+    assert dependency.WITH_MULTIMODAL is not bool(limit)
+
+
+def test_the_other_models_import_with_too_new_a_transformers(distribution, tmp_path):
+    distribution('transformers', '5.24.0')
+    distribution('pycocotools', '2.0.11')
+    done = python(
+        f'import sys; sys.path.insert(0, {str(tmp_path)!r}); from mmpretrain.utils import dependency as d; '
+        'before = d.WITH_MULTIMODAL; import kgl_mm.engine, mmpretrain.models; print(before, d.WITH_MULTIMODAL)'
+    )
+    assert done.stdout.split()[-2:] == ['True', 'False'], done.stderr

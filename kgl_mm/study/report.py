@@ -7,7 +7,17 @@ from kgl_mm.errors import UsageError
 from kgl_mm.files import write_atomically
 
 from .plot import draw
-from .summary import better, compare, groups_of, markdown, metric_of, steps, summarise, write_summary
+from .summary import (
+    better,
+    compare,
+    groups_of,
+    markdown,
+    metric_of,
+    steps,
+    summarise,
+    with_or_without,
+    write_summary,
+)
 
 
 def report(
@@ -24,11 +34,12 @@ def report(
         out: the path of the files, without suffix.
         pairs: of groups, by what they are called in the text: by how much the second is ahead of the first.
         split: ``'test'`` or ``'val'``.
-        choices: of groups, of which validation data choose for each fold and seed; ``'A or B'`` is such a group.
+        choices: of groups, of which validation data choose for each fold and seed; ``'A or B'`` is such a group. A stage
+            that was trained with and without guidance is chosen from in any case.
     """
     groups = groups_of(rows)
     metric = metric_of(groups, split)
-    groups += [better(groups, labels, metric) for labels in choices]
+    groups += [better(groups, labels, metric) for labels in choices] + with_or_without(groups, metric)
     lines = summarise(groups, split)
     differences = [compare(groups, *pair, metric, split) for pair in pairs] + steps(groups, metric, split)
     text = markdown(lines, differences)

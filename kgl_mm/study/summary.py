@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kgl_mm.engine.stages import ALONE
 from kgl_mm.errors import UsageError
 from kgl_mm.evaluation.intervals import paired_bootstrap, t_interval
 from kgl_mm.files import write_atomically
@@ -38,7 +39,7 @@ def groups_of(rows: list[dict]) -> list[Group]:
     found = defaultdict(list)
     for row in rows:
         found[(*(row[name] for name in varied_in(row)), row['stage'])].append(row)
-    stages = list(dict.fromkeys(row['stage'] for row in rows))
+    stages = sorted(dict.fromkeys(row['stage'] for row in rows), key=lambda stage: not stage.endswith(ALONE))
     folds = {row['fold'] for row in rows}
     groups, seen = [], {}
     for settings, members in found.items():
@@ -143,6 +144,21 @@ def better(groups: list[Group], labels: Sequence[str], name: str = 'AP') -> Grou
         if len(runs) == len(labels):  # else there is nothing to choose from
             rows.append(failed[0] if failed else max(runs, key=lambda row: float(row[f'val_{name}'])))
     return Group(' or '.join(labels), {}, rows, groups[0].folds)
+
+
+def with_or_without(groups: list[Group], name: str = 'AP') -> list[Group]:
+    """Where the last stage is trained without guidance too: what validation data choose of each setting."""
+    found = []
+    for alone in groups:
+        stage = alone.rows[0]['stage']
+        guided = defaultdict(list)
+        for group in groups if stage.endswith(ALONE) else ():
+            other = group.rows[0]['stage']
+            is_last = other.startswith(stage.removesuffix(ALONE)) and not other.endswith(ALONE)
+            if is_last and alone.settings.items() <= group.settings.items():
+                guided[tuple(group.settings.items())].append(group.label)
+        found += [better(groups, [*labels, alone.label], name) for labels in guided.values()]
+    return found
 
 
 def _called(label: str, groups: list[Group], option: str) -> Group:

@@ -40,7 +40,7 @@ def benchmark(monkeypatch):
     spec = importlib.util.spec_from_file_location('benchmark_detection', TOOL)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, 'SIZES', dict(reduced=module.Size(18, 512, 32, 64, 3)))
+    monkeypatch.setattr(module, 'SIZES', dict(reduced=module.Size(18, 32, 32, 64, 2)))
     monkeypatch.setattr(module.signal, 'signal', lambda *_: None)
     monkeypatch.setattr(module.time, 'sleep', lambda _: None)
     return module
@@ -68,6 +68,7 @@ def run(benchmark, steel, run_here, monkeypatch, capsys):
         monkeypatch.setattr(benchmark, '_start', start)
         out = steel.parent / 'bench'
         words = ['--data', str(steel), '--work-dir', str(out), '--seeds', '0', '--jobs', '1', *words]
+        words += ['--cfg-options', 'model.backbone.base_channels=4', 'model.backbone.stem_channels=4']
         monkeypatch.setattr(sys, 'argv', ['detection.py', *words])
         try:
             benchmark.main()
@@ -88,10 +89,9 @@ def test_four_ways_stopped_and_gone_on_with(run, benchmark, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row['way'] for row in rows] == list(benchmark.WAYS)
     assert all(0 <= float(row['mAP']) <= float(row['mAP_50']) <= 1 for row in rows)
-    assert {(row['steps'], row['epochs'], row['images']) for row in rows} == {('4', '2', '12')}
+    assert {(row['steps'], row['epochs'], row['images']) for row in rows} == {('2', '1', '12')}
     assert not list((tmp_path / 'bench').glob('*-12-0/stage1/*.pth'))
     assert run('--images', '12')[0] == []
-    assert run('--images', 'all', '--ways', 'scratch')[0] == ['scratch-24-0']  # which needs no pretraining
     with pytest.raises(benchmark.UsageError, match='its runs have other settings'):
         run('--images', '12', '--steps', '5')
     with pytest.raises(benchmark.UsageError, match='--images 25: the training part has 24'):
@@ -100,7 +100,7 @@ def test_four_ways_stopped_and_gone_on_with(run, benchmark, tmp_path):
 
 def test_what_the_weights_of_each_way_are(benchmark, tmp_path):
     args = SimpleNamespace(
-        work_dir=tmp_path, data=tmp_path, seeds=[3], size='reduced', cfg_options=[], steps=None, pretrain_steps=9,
+        work_dir=tmp_path, data=tmp_path, seeds=[3], size='reduced', cfg_options=[], steps=3, pretrain_steps=9,
         ways=benchmark.WAYS, images=['8', 'all'],
     )  # fmt: skip
     tasks = {task.name: task for task in benchmark.Plan(args, 24).tasks()}
@@ -115,6 +115,18 @@ def test_what_the_weights_of_each_way_are(benchmark, tmp_path):
     assert {task.facts['steps'] for task in tasks.values() if task.facts.get('way')} == {3}
     assert 'num_images=8' in tasks['agbp-8-3'].words
     assert not any('num_images' in word for word in tasks['agbp-24-3'].words)
+
+
+def test_scratch_waits_for_no_pretraining(benchmark, tmp_path):
+    args = SimpleNamespace(
+        work_dir=tmp_path, data=tmp_path, seeds=[0], size='reduced', cfg_options=[], steps=None, pretrain_steps=None,
+        ways=['scratch', 'classify'], images=['all'],
+    )  # fmt: skip
+    tasks = benchmark.Plan(args, 24).tasks()
+    assert [task.name for task in benchmark.left_of(tasks, tmp_path)] == ['pretrain-0', 'scratch-24-0', 'classify-24-0']
+    (tmp_path / 'classify-24-0').mkdir()
+    (tmp_path / 'classify-24-0/done.json').write_text('{"way": "classify"}')
+    assert [task.name for task in benchmark.left_of(tasks, tmp_path)] == ['scratch-24-0']
 
 
 def test_means_and_differences(benchmark):

@@ -5,7 +5,16 @@ import pytest
 
 from kgl_mm.errors import UsageError
 from kgl_mm.study.plot import draw
-from kgl_mm.study.summary import better, compare, groups_of, markdown, steps, summarise, write_summary
+from kgl_mm.study.summary import (
+    better,
+    compare,
+    groups_of,
+    markdown,
+    steps,
+    summarise,
+    with_or_without,
+    write_summary,
+)
 
 
 def test_mean_over_folds_then_over_seeds(rows):
@@ -68,6 +77,29 @@ def test_validation_data_choose_the_better_of_two_run_by_run(rows):
     del one[0]['val_AP']
     with pytest.raises(UsageError, match='no AP of validation data to choose by'):
         better(groups, ['a', 'b'])
+
+
+def test_with_or_without_guidance_is_chosen_for_each_setting(rows):
+    """The stage without guidance may be shared and come last; rounds are chosen from as well."""
+    members = []
+    for pooling, guided, last in (('avg', 0.7, 0.9), ('max', 0.5, 0.4)):
+        for stage, val, test in (
+            ('stage1', 1.0, 0.4),
+            ('stage2', guided, 0.1),
+            ('stage2_round2', last, 0.2),
+            ('stage2_unguided', 0.6, 0.3),
+        ):
+            key = stage if stage in ('stage1', 'stage2_unguided') else f'{stage}{pooling}'
+            found = rows({0: [test], 1: [test]}, stage, key=key, pooling=pooling)
+            members += [row | dict(val_AP=str(val)) for row in found]
+    groups = groups_of(members)
+    chosen = with_or_without(groups)
+    assert [group.label for group in chosen] == [
+        ' or '.join([f'pooling={pooling} stage2', f'pooling={pooling}', 'stage2_unguided'])
+        for pooling in ('avg', 'max')
+    ]
+    assert [[row['test_AP'] for row in group.rows] for group in chosen] == [['0.2', '0.2'], ['0.3', '0.3']]
+    assert with_or_without([group for group in groups if 'unguided' not in group.label]) == []
 
 
 def test_a_shared_stage_is_one_group(rows):
