@@ -34,8 +34,8 @@ def report(
         out: the path of the files, without suffix.
         pairs: of groups, by what they are called in the text: by how much the second is ahead of the first.
         split: ``'test'`` or ``'val'``.
-        choices: of groups, of which validation data choose for each fold and seed; ``'A or B'`` is such a group. A stage
-            that was trained with and without guidance is chosen from in any case.
+        choices: of groups, of which validation data choose for each fold and seed; ``'A or B'`` is such a group. A
+            stage that was trained with and without guidance is chosen from in any case.
     """
     groups = groups_of(rows)
     metric = metric_of(groups, split)
