@@ -30,4 +30,5 @@ variants = dict(
     pos1={f'{_loss}.pos_weight': 1},
     constant={f'{_loss}.decay': 'constant'},
     half={'model.head.seg_gradient': 0.5},
+    crossfit={'crossfit': 5},
 )

@@ -58,6 +58,8 @@ def test_a_variant_may_be_the_first_stage_alone(cfg):
 @pytest.mark.parametrize(
     'study',
     [
+        'ablation',
+        'from_agbp',
         'ksdd_avg',
         'ksdd_max_avg',
         'ksdd_full',
@@ -65,8 +67,12 @@ def test_a_variant_may_be_the_first_stage_alone(cfg):
         'neu',
         'search_avg',
         'search_max_avg',
+        'sources',
+        'ssp_kd_ksdd',
+        'ssp_kd_surface',
         'surface_many',
-        'surface_weak',
+        'surface_search',
+        'surface_targets',
     ],
 )
 def test_all_variants_that_are_shipped_can_be_planned(study):
