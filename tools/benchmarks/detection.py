@@ -235,7 +235,8 @@ def _end(task: Task, root: Path, status: int, seconds: float) -> str:
         return f'status {status}, {lines[-1][:300]} ({folder}/log.txt)'
     from kgl_mm.study.work import circumstances
 
-    done = task.facts | dict(seconds=round(seconds, 1)) | {key: circumstances()[key] for key in ('commit', 'machine')}
+    here = circumstances()
+    done = task.facts | dict(seconds=round(seconds, 1), commit=here['commit'], machine=here['machine'])
     if task.facts.get('way'):
         found = read_json(folder / 'metrics.json')['stage1']['test']
         done |= {name: found[name] for name in FOUND}

@@ -85,6 +85,7 @@ def main() -> None:
             found[names] += values
     if not found:
         raise UsageError(f'{args.tables[0]}: no guided run has one of {" or ".join(args.control)} beside it')
+    found = {names: found[names] for names in LOOK if names in found}
     write_atomically(args.out, draw(found))
     print('| stage 1 | ' + ' | '.join(LOOK[names][0] for names in found) + ' |\n|---|' + '---|' * len(found))
     for low, high in itertools.pairwise(EDGES):
