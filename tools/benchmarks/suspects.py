@@ -37,12 +37,12 @@ class MislabelledKolektorSDD(KolektorSDD):
         return [replace(s, label=1 - s.label) if s.img_path in self.flipped else s for s in samples]
 
 
-SMALL = {  # stage 1 is what matters here; both see a quarter of the area of configs/kgl_slim_vgg_ksdd.py
+SMALL = {  # stage 1 is what matters here
     'model.backbone.convs': (1, 1, 1, 1),
     'stages.stage1.model.neck.mode': 'max_avg',
     'stages.stage1.model.head.in_channels': 128,
-    **{f'{part}_dataloader.dataset.pipeline.2.scale': (96, 264) for part in ('train', 'test', 'stages.stage1.train')},
 }
+SCALES = [f'{part}_dataloader.dataset.pipeline.2.scale' for part in ('train', 'test', 'stages.stage1.train')]
 
 
 def main() -> None:
@@ -50,12 +50,14 @@ def main() -> None:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='each flips other labels and trains anew')
     parser.add_argument('--crossfit', type=int, default=5)
     parser.add_argument('--epochs', type=int, default=40, help='of stage 1')
+    parser.add_argument('--size', nargs=2, type=int, default=[96, 264], help='width and height that networks see')
     parser.add_argument('--work-dir', default='work_dirs/suspects')
     args = parser.parse_args()
     if not os.environ.get('KGL_DATA_ROOT'):
         raise UsageError('set KGL_DATA_ROOT to the folder that holds KolektorSDD')
     for seed in args.seeds:
-        cfg = load_config('kgl_slim_vgg_ksdd.py', {**SMALL, 'randomness.seed': seed, 'train_cfg.max_epochs': 1})
+        options = dict.fromkeys(SCALES, tuple(args.size)) | {'randomness.seed': seed, 'train_cfg.max_epochs': 1}
+        cfg = load_config('kgl_slim_vgg_ksdd.py', SMALL | options)
         cfg.stages.stage1.train_cfg = dict(max_epochs=args.epochs)
         cfg.crossfit, cfg.work_dir = args.crossfit, str(Path(args.work_dir, f'seed{seed}'))
         set_data(cfg, type='kgl_mm.MislabelledKolektorSDD', flip_seed=seed)
