@@ -1,14 +1,21 @@
-"""A guided model beside PatchCore and STFPM of anomalib: the same images, size, machine and backbone weights.
+"""A model of this project beside PatchCore, STFPM and reverse distillation of anomalib: same images, size and weights.
 
-anomalib is no dependency: without it on the PYTHONPATH this says so. Its models learn from the good training images
-alone; their backbone is the first stage's, and so is STFPM's teacher, whose student starts from random weights.
+The model is that of a run's last stage, a guided classifier or a detector of good parts. Those of anomalib learn from
+the good training images alone, with the same augmentation. Their backbone is the frozen teacher of the detector, or
+what the classifier's first stage has learned; a student starts from random weights. PatchCore chooses what it keeps
+from 50,000 patches, drawn at random where there are more. Reverse distillation needs a ResNet-18, -34 or -50. Give
+several runs, such as the folds and seeds of a study, for means and paired differences.
+
+anomalib is no dependency: without it on the PYTHONPATH this says so.
 """
 
 import argparse
 import copy
+import csv
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a checkout that is not installed
@@ -20,102 +27,189 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS, DefaultScope
 from rich.progress import track
 from torch import nn
+from torch.utils.data import DataLoader
 
-from kgl_mm.apis import DefectInspector
-from kgl_mm.apis.generate import load_dataset
+from kgl_mm.apis import DefectInspector, cli
+from kgl_mm.engine.loading import load_dataset
 from kgl_mm.errors import UsageError
 from kgl_mm.evaluation.functional import auroc, average_precision
-from kgl_mm.saliency import SegmentationMap
+from kgl_mm.evaluation.intervals import paired_bootstrap
+from kgl_mm.evaluation.pixels import PixelTally
+from kgl_mm.saliency import AnomalyMap, SegmentationMap
+
+OURS = 'kgl_mm'
 
 
 def layers_of(backbone: nn.Module, number: int) -> list[str]:
-    """The names of the last stages, of a ResNet or a VGG of this project."""
+    """The names of the last stages that it puts out, of a ResNet or a VGG of this project."""
     children = dict(backbone.named_children())
     names = [name for name in children if name.startswith('layer')]
-    return (names or [f'stages.{index}' for index in range(len(children['stages']))])[-number:]
+    names = names or [f'stages.{index}' for index in range(len(children['stages']))]
+    out = [names[index] for index in sorted(backbone.out_indices)]
+    return (out if len(out) > 1 else names)[-number:]
 
 
-def patch_core(backbone: nn.Module, good: list[torch.Tensor], patches: int) -> nn.Module:
+def patch_core(backbone: nn.Module, batches: Callable, patches: int) -> nn.Module:
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
-    model = PatchcoreModel(layers_of(backbone, 2), copy.deepcopy(backbone)).to(good[0].device).train()
-    for images in track(good, 'PatchCore', transient=True):
+    model = PatchcoreModel(layers_of(backbone, 2), copy.deepcopy(backbone)).train()
+    for images in batches():
         model(images)
-    model.subsample_embedding(patches / sum(map(len, model.embedding_store)))
+    found = torch.cat(model.embedding_store)
+    model.embedding_store = [found[torch.randperm(len(found))[:50_000]]]
+    model.subsample_embedding(min(1, patches / len(model.embedding_store[0])))
     return model.eval()
 
 
-def stfpm(teacher: nn.Module, student: nn.Module, good: list[torch.Tensor], epochs: int) -> nn.Module:
+def stfpm(teacher: nn.Module, student: nn.Module, batches: Callable, epochs: int) -> nn.Module:
     from anomalib.models.components import TimmFeatureExtractor
     from anomalib.models.image.stfpm.loss import STFPMLoss
     from anomalib.models.image.stfpm.torch_model import STFPMModel
 
     model = STFPMModel(layers_of(teacher, 3), copy.deepcopy(teacher))
     model.student_model = TimmFeatureExtractor(student, layers_of(student, 3), requires_grad=True)
-    model.to(good[0].device).train()
     optimizer = torch.optim.SGD(model.student_model.parameters(), lr=0.4, momentum=0.9, weight_decay=1e-3)
-    loss = STFPMLoss()
-    for _ in track(range(epochs), 'STFPM', transient=True):
-        for images in good:
+    return fitted(model, STFPMLoss(), optimizer, batches, epochs)
+
+
+def reverse_distillation(teacher: nn.Module, batches: Callable, epochs: int) -> nn.Module:
+    from anomalib.models.components import TimmFeatureExtractor
+    from anomalib.models.image.reverse_distillation.anomaly_map import AnomalyMapGenerationMode
+    from anomalib.models.image.reverse_distillation.loss import ReverseDistillationLoss
+    from anomalib.models.image.reverse_distillation.torch_model import ReverseDistillationModel
+
+    size, layers = next(iter(batches())).shape[2:], layers_of(teacher, 3)
+    name = f'resnet{teacher.depth}'
+    model = ReverseDistillationModel(name, tuple(size), layers, AnomalyMapGenerationMode.ADD, pre_trained=False)
+    model.encoder = TimmFeatureExtractor(copy.deepcopy(teacher), layers)
+    learning = [*model.decoder.parameters(), *model.bottleneck.parameters()]
+    optimizer = torch.optim.Adam(learning, lr=0.005, betas=(0.5, 0.99))
+    return fitted(model, ReverseDistillationLoss(), optimizer, batches, epochs)
+
+
+def fitted(model: nn.Module, loss: Callable, optimizer, batches: Callable, epochs: int) -> nn.Module:
+    model.train()
+    for _ in track(range(epochs), type(model).__name__, transient=True):
+        for images in batches():
             optimizer.zero_grad()
             loss(*model(images)).backward()
             optimizer.step()
     return model.eval()
 
 
+def compare(work_dir: Path, args) -> dict[str, dict[str, float]]:
+    """The metrics, seconds of training and milliseconds an image of each model of a run."""
+    torch.manual_seed(0)
+    stages = [path for path in (work_dir / 'stage2', work_dir / 'stage1', work_dir) if path.exists()]
+    ours, first = (DefectInspector(stage, device='cpu').network for stage in (stages[0], stages[-2]))
+    backbone = getattr(first.model, 'teacher', None) or first.model.backbone
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        student = MODELS.build(backbone_config(first.config.model))
+        train, test = load_dataset(first.config, 'train'), load_dataset(ours.config, 'test')
+
+    def given(found: list) -> dict:
+        return first.model.data_preprocessor(found, training=False)
+
+    good = [index for index in range(len(train)) if train.get_data_info(index)['gt_label'] == 0]
+
+    def batches() -> list[torch.Tensor]:
+        order = DataLoader(train.get_subset(good), 8, shuffle=True, collate_fn=pseudo_collate)
+        return (given(batch)['inputs'] for batch in order)
+
+    tested = [given(batch) for batch in DataLoader(test, 8, collate_fn=pseudo_collate)]
+    labels = np.array([int(sample.gt_label) != 0 for batch in tested for sample in batch['data_samples']])
+    method = (AnomalyMap if hasattr(ours.model, 'teacher') else SegmentationMap)(ours.model, normalize=None, flips=[])
+    makers = {
+        'PatchCore': lambda: patch_core(backbone, batches, args.patches),
+        'STFPM': lambda: stfpm(backbone, student, batches, args.epochs),
+    }
+    if getattr(backbone, 'depth', None) in (18, 34, 50):
+        makers['reverse distillation'] = lambda: reverse_distillation(backbone, batches, args.epochs)
+    runs, rows = {OURS: lambda images: (lambda one: (one.evidence, one.maps))(method.explain(images))}, {OURS: {}}
+    for name, make in makers.items():
+        start = time.perf_counter()
+        model = make()
+        rows[name] = dict(train_seconds=time.perf_counter() - start)
+        runs[name] = torch.no_grad()(lambda images, model=model: scores_and_maps(model, images))
+        peaks = torch.cat([runs[name](images)[1].amax((1, 2)) for images in batches()])
+        runs[name] = scaled(runs[name], peaks.quantile(0.99))
+    one = tested[0]['inputs'][:1]
+    times = race({name: lambda run=run: run(one) for name, run in runs.items()}, args.rounds)
+    for name, run in runs.items():
+        tally, scores = PixelTally(), []
+        for batch in tested:
+            found, maps = run(batch['inputs'])
+            scores.append(found.flatten().double())
+            for map, sample in zip(maps, batch['data_samples'], strict=True):
+                if 'mask' in sample:
+                    tally.add(map.clamp(0, 1), sample.mask[0])
+        values = torch.cat(scores).numpy()
+        rows[name] |= dict(AUROC=auroc(values, labels), AP=average_precision(values, labels), **tally.metrics())
+        rows[name] |= dict(ms=1000 * statistics.median(times[name]), times=ratio(times[name], times[OURS]))
+    return rows
+
+
+def scores_and_maps(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    found = model(images)
+    return found.pred_score, found.anomaly_map.reshape(len(images), *images.shape[2:])
+
+
+def scaled(run: Callable, peak: torch.Tensor) -> Callable:
+    """With maps in [0, 1], 1/2 at the peak that good images reach, as this project's detectors have them."""
+
+    def scaled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores, maps = run(images)
+        return scores, maps / (maps + peak)
+
+    return scaled
+
+
+def backbone_config(model: dict) -> dict:
+    """Of a classifier, or of the student of a detector, without weights learned elsewhere."""
+    found = dict(model.get('student') or model.get('teacher') or model['backbone'])
+    found.pop('init_cfg', None)
+    return found
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('work_dir', help='of a run of both stages')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='of runs')
     parser.add_argument('--patches', type=int, default=2000, help='that PatchCore keeps')
-    parser.add_argument('--epochs', type=int, default=40, help='of STFPM')
-    parser.add_argument('--rounds', type=int, default=10)
+    parser.add_argument('--epochs', type=int, default=30, help='of what has a student')
+    parser.add_argument('--rounds', type=int, default=10, help='of timing')
+    parser.add_argument('--out', type=Path, help='a CSV file of all rows')
     args = parser.parse_args()
     try:
         import anomalib
     except ImportError as error:
         raise UsageError(f'anomalib is not there ({error}): pip install anomalib') from None
+    found = {}
+    for work_dir in args.work_dirs:
+        found[str(work_dir)] = compare(work_dir, args)
+        show(found, anomalib.__version__)
+    if args.out:
+        table = [dict(run=run, model=name, **row) for run, rows in found.items() for name, row in rows.items()]
+        names = list(dict.fromkeys(name for row in table for name in row))
+        with args.out.open('w', newline='') as file:
+            writer = csv.DictWriter(file, names, restval='')
+            writer.writeheader()
+            writer.writerows(table)
 
-    torch.manual_seed(0)
-    guided = DefectInspector(Path(args.work_dir, 'stage2'), device='cpu').network
-    first = DefectInspector(Path(args.work_dir, 'stage1'), device='cpu').network
-    backbone = first.model.backbone
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        student = MODELS.build(first.config.model.backbone)
-        student.init_weights()
-        train, test = (load_dataset(first.config, split) for split in ('train', 'test'))
 
-    def batches(dataset, indices) -> list[torch.Tensor]:
-        found = [dataset[index] for index in indices]
-        groups = [found[start : start + 8] for start in range(0, len(found), 8)]
-        return [first.model.data_preprocessor(pseudo_collate(group), training=False)['inputs'] for group in groups]
-
-    labels = np.array([int(test.get_data_info(index)['gt_label'] != 0) for index in range(len(test))])
-    good = [index for index in range(len(train)) if train.get_data_info(index)['gt_label'] == 0]
-    good, images = batches(train, good), batches(test, range(len(test)))
-    kept = SegmentationMap(guided.model, normalize=None)
-    models, seconds = {'guided': lambda batch: kept.explain(batch).evidence}, {}
-    for name, make in dict(
-        PatchCore=lambda: patch_core(backbone, good, args.patches),
-        STFPM=lambda: stfpm(backbone, student, good, args.epochs),
-    ).items():
-        start = time.perf_counter()
-        model = make()
-        seconds[name] = time.perf_counter() - start
-        models[name] = torch.no_grad()(lambda batch, model=model: model(batch).pred_score)
-    times = race({name: lambda run=run: run(images[0][:1]) for name, run in models.items()}, args.rounds)
-    print(f'anomalib {anomalib.__version__}, {len(train)} training and {len(test)} test images of', end=' ')
-    print(f'{images[0].shape[3]} x {images[0].shape[2]}, cpu, {torch.get_num_threads()} threads')
-    for name, run in models.items():
-        scores = torch.cat([run(batch).flatten() for batch in images]).double().numpy()
-        more = ratio(times[name], times['guided'])
-        trained = f', trained in {seconds[name]:.0f} s' if name in seconds else ''
-        ap, area = 100 * average_precision(scores, labels), 100 * auroc(scores, labels)
-        ms = 1000 * statistics.median(times[name])
-        print(f'  {name:<10} AP {ap:5.1f}, AUROC {area:5.1f}, {ms:6.1f} ms, {more:.2f} times guided{trained}')
+def show(found: dict, version: str) -> None:
+    print(f'anomalib {version}, {len(found)} runs, {torch.get_num_threads()} threads')
+    for name in next(iter(found.values())):
+        rows = [models[name] for models in found.values()]
+        means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        shares = [f'{key} {100 * means[key]:.1f}' for key in means if key.split('_')[-1] in ('AUROC', 'AP', 'AUPRO')]
+        text = f'  {name:<21} {", ".join(shares)}, {means["ms"]:.1f} ms, {means["times"]:.2f} times {OURS}'
+        if name != OURS:
+            text += f', trained in {means["train_seconds"]:.0f} s'
+            ahead = [100 * (models[OURS]['AUROC'] - models[name]['AUROC']) for models in found.values()]
+            low, high = paired_bootstrap(ahead) if len(ahead) > 1 else ahead * 2
+            text += f'; {OURS} ahead in AUROC by {np.mean(ahead):+.1f} ({low:+.1f} to {high:+.1f})'
+        print(text)
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except UsageError as error:
-        sys.exit(f'error: {error}')
+    cli.run(main)

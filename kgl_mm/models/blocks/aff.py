@@ -48,4 +48,4 @@ class AFF(nn.Module):
             raise UsageError(f'AFF: maps of {tuple(x.shape)} and {tuple(y.shape)} cannot be fused, bring them to one')
         both = x + y
         weight = (self.local(both) + self.whole(both)).sigmoid()
-        return weight * x + (1 - weight) * y
+        return torch.lerp(y, x, weight)

@@ -33,7 +33,7 @@ class SimAM(nn.Module):
         apart = wide - wide.mean((2, 3), keepdim=True)
         apart = (apart - apart.mean((2, 3), keepdim=True)).square()  # what rounding left of a constant map is gone
         variance = apart.sum((2, 3), keepdim=True) / max(x.shape[2] * x.shape[3] - 1, 1)
-        return x * (apart / (4 * (variance + self.weight)) + 0.5).sigmoid().to(x.dtype)
+        return x * (apart * (0.25 / (variance + self.weight)) + 0.5).sigmoid().to(x.dtype)
 
     def extra_repr(self) -> str:
         return f'weight={self.weight}'

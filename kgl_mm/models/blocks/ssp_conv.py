@@ -54,17 +54,21 @@ class SSPConv(nn.Module):
         check_number(0, whole=True, gap=gap)
         check_choice(('none', 'se', 'simam'), attention=attention)
         self.corner, self.gap = corner, gap
-        # one bias is as good as four
-        self.corners = nn.ModuleList(nn.Conv2d(channels, channels, corner, bias=not i) for i in range(4))
+        # the same place of all four corners is one convolution, its rows and columns far apart; one bias is enough
+        apart = corner + 2 * gap + 1
+        taps = [nn.Conv2d(channels, channels, 2, dilation=apart, bias=not i) for i in range(corner**2)]
+        self.corners = nn.ModuleList(taps)
         kinds = dict(none=nn.Identity, se=lambda: _SqueezeExcite(channels, reduction), simam=SimAM)
         self.attention = kinds[attention]()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padded = F.pad(x, [self.corner + self.gap] * 4)
-        far = self.corner + 2 * self.gap + 1  # from a corner to the opposite one
-        near, distant = slice(None, -far), slice(far, None)
-        places = [(near, near), (near, distant), (distant, near), (distant, distant)]
-        seen = [conv(padded[:, :, rows, columns]) for conv, (rows, columns) in zip(self.corners, places, strict=True)]
+        height, width = (size - self.corner + 1 for size in padded.shape[2:])
+        places = [(row, column) for row in range(self.corner) for column in range(self.corner)]
+        seen = [
+            conv(padded[:, :, row : row + height, column : column + width])
+            for conv, (row, column) in zip(self.corners, places, strict=True)
+        ]
         return self.attention(sum(seen).relu())
 
     @staticmethod

@@ -87,7 +87,7 @@ class AnomalyHead(ClsHead):
 
     def distances(self, feats: Features) -> list[torch.Tensor]:
         """The d of each layer (B, h, w)."""
-        return [(F.normalize(t, dim=1) - F.normalize(s, dim=1)).square().sum(1) for t, s in _pairs(feats)]
+        return [(_unit(t) - _unit(s)).square().sum(1) for t, s in _pairs(feats)]
 
     def combined(self, feats: Features) -> torch.Tensor:
         """The d of all layers in one (B, h, w), at the size of the finest."""
@@ -130,6 +130,11 @@ def _pairs(feats: Features) -> list[tuple[torch.Tensor, torch.Tensor]]:
         raise UsageError(f'the features of the teacher are {shapes[0]}, those of the student {shapes[1]}: they must be '
                          'maps C x h x w, alike; choose another student, or out_indices of both')  # fmt: skip
     return list(zip(taught, learned, strict=True))
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    """Of length 1 over the channels; ``F.normalize`` takes twice as long on a CPU."""
+    return x * x.square().sum(1, keepdim=True).clamp_min(1e-24).rsqrt()
 
 
 def _log(value: torch.Tensor) -> torch.Tensor:

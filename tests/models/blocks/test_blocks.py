@@ -1,5 +1,6 @@
 """SSPConv, SimAM and AFF by their formulas, worked by hand or in another way."""
 
+import itertools
 import math
 
 import pytest
@@ -57,9 +58,11 @@ def masked(block):
     side = 2 * (block.corner + block.gap) + 1
     channels = len(block.corners[0].weight)
     kernel = torch.zeros(channels, channels, side, side, dtype=block.corners[0].weight.dtype)
-    ends = slice(None, block.corner), slice(-block.corner, None)
-    for conv, (rows, columns) in zip(block.corners, [(a, b) for a in ends for b in ends], strict=True):
-        kernel[:, :, rows, columns] = conv.weight
+    for number, tap in enumerate(block.corners):
+        row, column = divmod(number, block.corner)
+        rows, columns = ([first, first + side - block.corner] for first in (row, column))
+        for i, j in itertools.product(range(2), repeat=2):
+            kernel[:, :, rows[i], columns[j]] = tap.weight[:, :, i, j]
     return kernel
 
 
