@@ -4,7 +4,7 @@
 _base_ = ['./ksdd_avg.py', '../_base_/detector.py']
 
 _write = dict(type='kgl_mm.PriorGenerationHook')
-_slim = dict(type='kgl_mm.SlimVGG', channels=(16, 32, 32), convs=(1, 1, 1), out_indices=(0, 1, 2))
+_slim = dict(type='kgl_mm.SlimVGG', convs=(1, 1, 1, 1), out_indices=(1, 2, 3))
 _random = dict(type='Kaiming', layer='Conv2d')
 _neu = dict(type='Pretrained', checkpoint='work_dirs/neu_teacher/stage1/epoch_20.pth', prefix='backbone.')
 _patches = dict(type='kgl_mm.PatchMemorySource', network=dict(_slim, init_cfg=_random), k=5, depth=2, max_patches=5000)

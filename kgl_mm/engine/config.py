@@ -47,6 +47,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a Python file, so anything can go wrong in it
         raise UsageError(f'{path}: not a valid config ({type(error).__name__}: {first_line(error)})') from error
+    _forget_scope(cfg._cfg_dict)
     if options:
         try:
             cfg.merge_from_dict(options)
@@ -55,6 +56,18 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     if 'model' not in cfg:
         raise UsageError(f'{path}: not the config of a training, since it has no model')
     return cfg
+
+
+def _forget_scope(value: Any) -> None:
+    """What was inherited by ``kgl_mm::`` is built as in our own configs, which name this scope where they mean it."""
+    if isinstance(value, dict):
+        if value.get('_scope_') == 'kgl_mm':
+            del value['_scope_']
+        parts = value.values()
+    else:
+        parts = value if isinstance(value, list | tuple) else ()
+    for part in parts:
+        _forget_scope(part)
 
 
 def set_data(cfg: Config, **settings: Any) -> None:

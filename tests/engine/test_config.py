@@ -21,6 +21,13 @@ def test_configs_are_found_by_path_and_by_name(tmp_path, monkeypatch):
         find_config('absent.py')
 
 
+def test_a_config_anywhere_inherits_those_of_the_package(tmp_path):
+    (tmp_path / 'mine.py').write_text("_base_ = ['kgl_mm::_base_/../kgl_folder.py']\ntrain_cfg = dict(max_epochs=7)\n")
+    found, base = load_config(tmp_path / 'mine.py'), load_config('kgl_folder.py')
+    assert found.train_cfg == base.train_cfg | dict(max_epochs=7)
+    assert found.stages == base.stages
+
+
 def test_settings_of_the_data_reach_all_splits_and_a_validation_part_makes_a_loop(cfg):
     set_data(cfg, fold=2, val_fraction=0.25)
     assert [cfg[f'{split}_dataloader'].dataset.fold for split in ('train', 'val', 'test')] == [2, 2, 2]

@@ -5,9 +5,9 @@ model = dict(
     type='kgl_mm.TeacherStudentDetector',
     teacher=dict(
         type='kgl_mm.SlimVGG',
-        channels=(16, 32, 32),
-        convs=(1, 1, 1),
-        out_indices=(0, 1, 2),
+        channels=(16, 32, 64, 64),
+        convs=(1, 1, 1, 1),
+        out_indices=(1, 2, 3),
         init_cfg=dict(type='Kaiming', layer='Conv2d'),
     ),
     ssp=dict(attention='simam'),
