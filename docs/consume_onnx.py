@@ -17,9 +17,9 @@ for path in sys.argv[2:]:
     if image is None:
         sys.exit(f'{path}: not an image')
     found = dict(zip(names, session.run(None, {'images': image[None]}), strict=True))  # or N x H x W x 3
-    score, probabilities = float(found['score'][0]), found['probabilities'][0]
+    score, probabilities = found['score'][0], found['probabilities'][0].astype(float)
     if threshold:  # class 0 is good
-        defective = score >= threshold['value']
+        defective = (score := probabilities[1:].sum() / probabilities.sum()) >= threshold['value']  # in float64
         label = classes[1 + probabilities[1:].argmax() if defective else 0]
     else:
         label = classes[probabilities.argmax()]

@@ -51,11 +51,16 @@ def export(
         if no_map:
             print(f'It will give no heat map: {no_map}.')
         made = _finish(onnx, facts, kind)
-        _check(original, made, images, labels)
+        try:
+            _check(original, made, images, labels)
+        except UsageError as error:
+            raise UsageError(f'{error}; {path} is of an export before') if path.exists() else error from None
+        small = path.with_name(f'{path.stem}.int8{path.suffix}')
+        for part in (small, small.with_suffix('.bin')):  # of an export before, whatever model that was
+            part.unlink(missing_ok=True)
         _move(made, path)
         print(f'written:\n  {path}')
         if int8:
-            small = path.with_name(f'{path.stem}.int8{path.suffix}')
             chosen = calibration(*_images(original.network.config, 'train', required=True))
             quantised = Path(folder, f'{small.stem}.onnx')
             quantise(onnx if onnx.exists() else path, facts, quantised, chosen)

@@ -16,6 +16,8 @@ from .inspector import DefectInspector
 
 LINES = 20
 """On a terminal, of more images there is a summary alone."""
+LONGEST = 200
+"""Of the name of a picture, in bytes; file systems take 255, and something is added while it is written."""
 COLUMNS = ('image', 'label', 'score', 'threshold', 'calibrated', 'boxes', 'error')
 
 
@@ -36,7 +38,7 @@ def predict(
         batch_size: images at once.
     """
     _refuse_pictures_among_images(out, images)
-    found, faults, labels = list(sources(images)), [], Counter()
+    found, faults, missing, labels = list(sources(images)), [], [], Counter()
     prints = len(found) <= LINES or not sys.stdout.isatty()
     with ExitStack() as stack:
         row = _writer(table, stack)
@@ -53,11 +55,14 @@ def predict(
             if prints:
                 print(f'{_printable(result.name)}: {result}')
             if out:
-                result.save(_place(Path(out), result.name, used))
+                try:
+                    result.save(_place(Path(out), result.name, used))
+                except UsageError as error:
+                    missing.append(str(error))
             advance()
         for name, fault in faults:
             row(dict(image=name, error=fault))
-    _say(inspector, images, labels, [fault for _, fault in faults])
+    _say(inspector, images, labels, [fault for _, fault in faults], missing)
     return labels
 
 
@@ -76,15 +81,18 @@ def _bar(total: int, stack: ExitStack) -> Callable[[], None]:
     return lambda: bar.advance(task)
 
 
-def _say(inspector: DefectInspector, images: Sequence[str], labels: Counter, faults: list[str]) -> None:
+def _say(
+    inspector: DefectInspector, images: Sequence[str], labels: Counter, faults: list[str], missing: list[str]
+) -> None:
     if labels:
         counts = ', '.join(f'{labels[name]} {name}' for name in inspector.classes if labels[name])
         threshold = f', at threshold {inspector.threshold}' if inspector.threshold else ''
         print(f'{labels.total()} images: {counts}{threshold}')
     if others := sum(map(_others, images)):
         print(f'{others} other files were left alone, since their names do not end in {", ".join(SUFFIXES)}')
-    if faults:
-        print('\n  '.join([f'{len(faults)} could not be read:', *map(_printable, faults)]), file=sys.stderr)
+    for what, found in {'could not be read': faults, 'have no picture': missing}.items():
+        if found:
+            print('\n  '.join([f'{len(found)} {what}:', *map(_printable, found)]), file=sys.stderr)
     if not labels:
         raise UsageError(f'none of the {len(faults)} images could be read')
 
@@ -123,6 +131,8 @@ def _row(result: Result) -> dict:
 def _place(out: Path, name: str, used: set[Path]) -> Path:
     """Where the picture of an image goes: always inside ``out``, and nowhere twice."""
     inside = Path(name)
+    if len(os.fsencode(inside.name)) > LONGEST:
+        inside = inside.with_name(os.fsencode(inside.name)[:LONGEST].decode(errors='ignore'))
     if inside.is_absolute() or '..' in inside.parts:
         inside = Path(inside.name)
     place, number = out / f'{inside}.jpg', 2

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kgl_mm.errors import UsageError, first_line
+from kgl_mm.evaluation.functional import event_probability
 
 from .images import Source
 from .result import Judge, Threshold
@@ -73,6 +74,9 @@ class ExportedNetwork:
         probabilities = found['probabilities'].astype(float)
         if not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
             raise UsageError(f'{self.path}: gives no probabilities; the training may have diverged')
+        scores = event_probability(probabilities) if self.judge.has_good else probabilities.max(1)
+        if not np.allclose(scores, found['score'], rtol=0, atol=1e-6):
+            raise UsageError(f'{self.path}: its scores are not those of its probabilities')
         maps = found.get('map', [None] * len(batch))
         return [(tuple(row), heat) for row, heat in zip(probabilities.tolist(), maps, strict=True)]
 

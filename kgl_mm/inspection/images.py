@@ -68,8 +68,11 @@ def _each(images: Any) -> Iterator[tuple[Path | np.ndarray | Source, Path | None
             raise UsageError(f'{path}: no images in it')
         yield from ((Path(name), path) for name in found)
     elif isinstance(images, Iterable) and not isinstance(images, bytes | dict):
+        known = images if isinstance(images, list | tuple) else ()
+        several = sum(isinstance(image, str | Path) and Path(image).is_dir() for image in known) > 1
         for image in images:
-            yield from _each(image)
+            for found, root in _each(image):
+                yield found, root.parent if root and several else root  # the names of folders tell images apart
     else:
         raise UsageError(f'{type(images).__name__} is no image: give a path, a folder, an array or several of these')
 

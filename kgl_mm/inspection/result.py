@@ -125,7 +125,10 @@ class Result:
             data = cv2.imencode(path.suffix, self.draw())[1].tobytes()
         except cv2.error:
             raise UsageError(f'{path}: not the name of a picture, such as one that ends in .png') from None
-        write_atomically(path, data)
+        try:
+            write_atomically(path, data)
+        except OSError as error:
+            raise UsageError(f'{path}: cannot be written ({error.strerror})') from None
         return path
 
     def as_dict(self) -> dict:

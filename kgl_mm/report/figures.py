@@ -99,7 +99,8 @@ def classes_section(run: Run, splits: Splits, short: dict[str, str]) -> str:
             f'<h3>{page.escape(stage.name)}</h3>' + page.table(head, rows, f'Figures by class of {stage.name}')
         )
         called = ['true, called', *names]
-        parts.append(page.note('How often each true class was called what:'))
+        rule = 'the most probable class counts, whatever the threshold'
+        parts.append(page.note(f'How often each true class was called what; {rule}:'))
         parts.append(page.table(called, confusion, f'Confusion of {stage.name}'))
         parts.append(_confusions(test, names, short))
     return ''.join(parts)

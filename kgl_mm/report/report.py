@@ -112,7 +112,7 @@ def payload(run: Run, names: dict[str, str]) -> dict:
                 image=[index[path] for path in test.paths],
             )
         )
-        for place in _first_to_be_wrong(test):
+        for place in _first_to_be_wrong(test, found.get('threshold', 0.5)):
             number = index[test.paths[place]]
             if number not in thumbs:
                 thumbs[number] = thumbnail(test.paths[place])
@@ -120,11 +120,15 @@ def payload(run: Run, names: dict[str, str]) -> dict:
     return dict(stages=stages, names=list(names.values()), thumbs=thumbs, shown=shown)
 
 
-def _first_to_be_wrong(test: Scores) -> list[int]:
-    order = np.argsort(-test.scores, kind='stable')
-    good = [int(i) for i in order if not test.labels[i]]
-    bad = [int(i) for i in order[::-1] if test.labels[i]]
-    return good[:THUMBNAILS] + bad[:THUMBNAILS]
+def _first_to_be_wrong(test: Scores, threshold: float) -> list[int]:
+    """Good and defective images, the worst first; of many that are wrong at the threshold also those next to it."""
+    defective, half, chosen = test.labels != 0, THUMBNAILS // 2, []
+    wrong = (test.scores >= threshold) != defective
+    for mine, badness in ((~defective, test.scores), (defective, -test.scores)):
+        ranked = np.flatnonzero(mine)[np.argsort(-badness[mine], kind='stable')]
+        start = max(half, int(wrong[mine].sum()) - half)
+        chosen += [*ranked[:half], *ranked[start : start + half]]
+    return [int(i) for i in chosen]
 
 
 def _lead(run: Run) -> str:

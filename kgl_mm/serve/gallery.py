@@ -255,7 +255,7 @@ def open_gallery(target: str | Path, data: str | Path | None = None) -> Gallery:
 def _find(target: Path) -> tuple[Run | None, list[Path]]:
     """The run, where there is one, and the stores to be painted."""
     is_store = (target / 'store.json').is_file()
-    homes = [target.absolute().parents[1]] if is_store else [target, target.absolute().parent]
+    homes = [target.absolute().parent.parent] if is_store else [target, target.absolute().parent]
     home = next(
         (home for home in homes if any((home / name).is_file() for name in ('state.json', 'metrics.json'))), None
     )

@@ -88,7 +88,8 @@ class _Bounded:
 
     def prepare(self, source: Source, image: np.ndarray) -> dict:
         seen = self._network.prepare(source, image)
-        most = MOST_GIVEN if isinstance(self._network, ExportedNetwork) else MOST_SEEN
+        shrinks = isinstance(self._network, ExportedNetwork) and self._network.facts.get('size', 'null') != 'null'
+        most = MOST_GIVEN if shrinks else MOST_SEEN
         pixels = math.prod(self._network.shape(seen)) / 3
         if pixels > most:
             raise UsageError(

@@ -207,8 +207,9 @@ def test_what_the_network_cannot_take_is_told_too(make, images):
     told = []
     given = [images[0], np.zeros((1, 1), np.uint8), images[1]]
     found = list(inspector.stream(given, on_error=lambda source, error: told.append(str(error))))
-    assert len(found) + len(told) == 3
-    assert all(text.startswith('image 1: ') for text in told)
+    assert len(found) == 2
+    assert len(told) == 1
+    assert told[0].startswith('image 1: ')
 
 
 def test_an_iterator_is_read_a_batch_at_a_time_in_flat_memory(make):

@@ -71,13 +71,35 @@ def test_what_does_not_fit_an_exported_file(export):
         DefectInspector(path, device='tpu')
 
 
-def test_a_size_that_the_network_cannot_take_is_told(export):
+def test_a_size_that_the_network_cannot_take_is_told(export, monkeypatch):
     exported = export(guided=True, classes=SIX, steps='')[1]
-    told = []
+    infer, told = exported.network.infer, []
+
+    def with_a_least_size(images):  # runtimes differ in what they take
+        assert images.shape[1] > 1, 'too small'
+        return infer(images)
+
+    monkeypatch.setattr(exported.network, 'infer', with_a_least_size)
     images = [np.zeros((1, 1), np.uint8), np.zeros((64, 64), np.uint8)]
     found = list(exported.stream(images, on_error=lambda source, error: told.append(str(error))))
-    assert len(found) + len(told) == 2
-    assert all(text.startswith('image 0: the network cannot take images of 1 x 1 pixels') for text in told)
+    assert [result.name for result in found] == ['image 1']
+    assert len(told) == 1
+    assert told[0].startswith('image 0: the network cannot take images of 1 x 1 pixels (too small')
+
+
+def test_a_score_that_is_not_that_of_the_probabilities_is_refused(export, monkeypatch):
+    exported = export(guided=True, classes=SIX)[1]
+    infer = exported.network.infer
+
+    def other(images):
+        found = infer(images)
+        return found | dict(score=found['score'] + np.float32(1e-3))
+
+    image = np.zeros((64, 64), np.uint8)
+    assert exported(image)
+    monkeypatch.setattr(exported.network, 'infer', other)
+    with pytest.raises(UsageError, match='its scores are not those of its probabilities'):
+        exported(image)
 
 
 def test_a_model_whose_map_cannot_be_written_has_scores_and_says_so(tmp_path, images, monkeypatch):

@@ -50,6 +50,8 @@ def test_folders_lists_and_generators_keep_their_order_and_are_read_lazily(tmp_p
     found = list(sources([tmp_path, str(tmp_path / 'x.png'), image]))
     assert [source.name for source in found] == ['a.png', 'b/c.png', str(tmp_path / 'x.png'), 'image 3']
     assert list(sources(found)) == found
+    both = sources([tmp_path, str(tmp_path / 'b')])
+    assert [source.name for source in both] == [f'{tmp_path.name}/a.png', f'{tmp_path.name}/b/c.png', 'b/c.png']
 
     def endless():
         while True:

@@ -46,6 +46,12 @@ def test_a_file_is_as_the_test_or_is_not_written(trained, tool, run_here, monkey
     assert status == 2
     assert 'a.int8.onnx: not written, since in INT8 it loses too much: AP' in errors
     assert [path.name for path in (trained.parent / 'other').iterdir()] == ['a.onnx']
+    tool('export.py', 'run')
+    assert [path.name for path in (trained / 'export').iterdir()] == ['run.onnx']  # one of INT8 would be of before
+    monkeypatch.setattr(check, 'SCORES', -1.0)
+    status, errors = run_here('export.py', 'run')
+    assert status == 2
+    assert 'run.onnx is of an export before' in errors
 
     done = tool('predict.py', trained / 'export/run.onnx', surfaces / 'kos01')
     assert '6 images: ' in done.stdout

@@ -42,6 +42,8 @@ def test_a_run_inspects_as_it_was_tested_whatever_else_lies_there(trained, tool,
     (folder / 'evil\n\x1b[31m.png').write_text('no image')
     (folder / os.fsdecode(b'\xff.png')).write_text('no image')
     (folder / 'notes.txt').write_text('left alone')
+    long = 'x' * 251 + '.png'
+    shutil.copy(surfaces / 'kos01/Part1.png', folder / long)
     (folder / 'cut.png').write_bytes((folder / 'kos01/Part0.png').read_bytes()[:900])
     words = ['predict.py', 'run', 'parts', '--out', 'out', '--csv', 'tables/a.csv', '--device', 'cpu']
     status, errors = run_here(*words)
@@ -50,10 +52,10 @@ def test_a_run_inspects_as_it_was_tested_whatever_else_lies_there(trained, tool,
     assert 'cut.png: the file is truncated' in errors
     assert '\x1b' not in errors
     rows = rows_of(tmp_path / 'tables/a.csv')
-    names = ['kos01/Part0.png', 'kos01/Part1.png', 'sub/Part0.jpg']
-    assert [row['image'] for row in rows[:3]] == names
-    assert len(rows) == 7
-    assert all(row['error'] for row in rows[3:])
+    names = [long, 'kos01/Part0.png', 'kos01/Part1.png', 'sub/Part0.jpg']
+    assert [row['image'] for row in rows[:4]] == names
+    assert len(rows) == 8
+    assert all(row['error'] for row in rows[4:])
     expected = DefectInspector(trained, device='cpu')([folder / name for name in names])
     for row, result in zip(rows, expected, strict=False):
         assert row['label'] == result.label
@@ -61,8 +63,15 @@ def test_a_run_inspects_as_it_was_tested_whatever_else_lies_there(trained, tool,
         assert float(row['threshold']) == result.threshold.value
         assert row['calibrated'] == 'True'
     pictures = {path.relative_to(tmp_path / 'out').as_posix() for path in (tmp_path / 'out').rglob('*.*')}
-    assert pictures == {f'{name}.jpg' for name in names}
+    assert pictures == {f'{name}.jpg' for name in ['x' * 200, *names[1:]]}
     assert all(cv2.imread(str(tmp_path / 'out' / name)) is not None for name in pictures)
+
+    (tmp_path / 'full').write_text('a file')
+    status, errors = run_here('predict.py', 'run', 'parts', '--out', 'full', '--csv', 'b.csv', '--device', 'cpu')
+    assert status == 0
+    assert '4 could not be read:' in errors
+    assert '4 have no picture:' in errors
+    assert len(rows_of(tmp_path / 'b.csv')) == 8
 
     for words, sentence in {
         ('run', 'parts/empty.png', '--device', 'cpu'): 'none of the 1 images could be read',

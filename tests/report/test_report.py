@@ -184,7 +184,11 @@ def test_a_thousand_images_make_a_small_file(write_run):
     labels = random.random(1000) < 0.2
     scores = np.where(labels, random.beta(5, 2, 1000), random.beta(2, 5, 1000))
     path = write_report(write_run({'stage1': (scores.tolist(), labels.astype(int).tolist())}))
-    assert len(Page(path).data['thumbs']) == 80
+    thumbs = Page(path).data['thumbs']
+    assert len(thumbs) == 80
+    alarms = np.flatnonzero(~labels & (scores >= 0.5))
+    assert len(alarms) > 40
+    assert {str(alarms[scores[alarms].argmin()]), str(alarms[scores[alarms].argmax()])} <= set(thumbs)
     assert path.stat().st_size < 1_000_000
 
 

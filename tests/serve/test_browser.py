@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from kgl_mm.inspection import Threshold
 from kgl_mm.priors import PriorStore
 from kgl_mm.serve import inspect_app, repaint_app
 
@@ -81,6 +83,22 @@ def test_the_threshold_moves_all_verdicts(inspected):
     assert inspected.locator('#cards li:visible').count() == 0
     inspected.locator('#chosen').click()
     assert inspected.locator('#cards li:visible').count() == 2
+
+
+def test_a_threshold_that_nothing_reaches_is_that_of_the_model(opened, inspector):
+    found = inspector()
+    found.judge = found.network.judge = replace(
+        found.judge, threshold=Threshold(float(np.nextafter(1, 2)), True, 'cost')
+    )
+    page = opened(inspect_app(found, '', ['localhost']))
+    page.set_input_files('#files', files(black_png=picture(dark=255)))
+    until(page, 'page.state.items.length == 1 && page.state.items[0].found')
+    assert page.locator('#cards li.good').count() == 1
+    page.locator('#exact').fill('1')
+    assert page.locator('#cards li.bad').count() == 1
+    page.locator('#chosen').click()
+    assert page.locator('#cards li.good').count() == 1
+    assert 'This is the threshold of the model' in page.locator('#origin').inner_text()
 
 
 def test_results_are_downloaded_as_they_stand(inspected):
@@ -238,6 +256,34 @@ def test_the_keyboard_paints_three_maps(painting, store):
         map = store.read(f'bad/{name}.png')
         assert map[8, 6:18].all()
         assert not map[36].any()
+
+
+def test_strokes_while_a_map_is_saved_or_loaded_are_not_lost(painting):
+    held = []
+    painting.route('**/api/maps/*', lambda route: held.append(route))
+    drag(painting, (0.1, 0.2), (0.3, 0.2))
+    painting.keyboard.press('s')
+    painting.locator('#undo').click()  # on its way
+    drag(painting, (0.1, 0.9), (0.3, 0.9))
+    until(painting, 'page.state.past.length == 1')
+    held.pop().continue_()
+    saved(painting)
+    assert painting.locator('#save').is_enabled()
+    painting.unroute('**/api/maps/*')
+
+    painting.keyboard.press('s')
+    until(painting, '!page.state.dirty')
+    painting.route('**/api/maps/*/heat', lambda route: held.append(route))
+    asked = []
+    painting.on('dialog', lambda dialog: asked.append(dialog.message))
+    painting.keyboard.press('n')
+    while not held:
+        painting.wait_for_timeout(20)
+    drag(painting, (0.6, 0.9), (0.8, 0.9))
+    held.pop().continue_()
+    until(painting, 'page.state.here.number == 1')
+    assert len(asked) == 1
+    assert 'bad/d1.png is not saved' in asked[0]
 
 
 def test_a_start_is_taken_from_the_map_and_undone(painting, store):

@@ -192,15 +192,15 @@ function strip() {
   if (!state.model.has_good) return;
   const line = (p, kind, top) => make('line', {class: kind, x1: xOf(p), x2: xOf(p), y1: top, y2: 26, 'vector-effect': 'non-scaling-stroke'});
   const found = state.items.filter((item) => item.found).map((item) => line(item.found.score, isBad(item.found) ? 'bad' : 'good', 10));
-  at('strip').replaceChildren(...found, line(state.threshold, 'cut', 0));
+  at('strip').replaceChildren(...found, line(Math.min(1, state.threshold), 'cut', 0));
 }
 
 function move(threshold, from) {
-  if (!(threshold >= 0 && threshold <= 1)) return;
+  const own = state.model.threshold; // which is above 1 where calling nothing defective is cheapest
+  if (!(threshold >= 0 && threshold <= 1) && threshold !== own.value) return;
   state.threshold = threshold;
-  if (from !== 'slider') at('slider').value = Math.round(xOf(threshold));
+  if (from !== 'slider') at('slider').value = Math.round(xOf(Math.min(1, threshold)));
   if (from !== 'exact') at('exact').value = from === 'slider' ? Number(threshold.toPrecision(4)) : threshold;
-  const own = state.model.threshold;
   at('origin').textContent = `A score of ${exact(threshold)} or more is called defective.` +
     (threshold === own.value ? ` This is the threshold of the model, ${own.text}.` : ` That of the model is ${own.text}.`);
   refresh();

@@ -4,8 +4,8 @@
 const at = (id) => document.getElementById(id);
 const UNDO = 40;
 const state = {
-  maps: [], here: null, width: 0, height: 0, mask: null, heat: null, past: [], dirty: false, erase: false, last: null,
-  hidden: false, versions: {}, asked: 0,
+  maps: [], here: null, width: 0, height: 0, mask: null, heat: null, past: [], dirty: false, edits: 0, erase: false,
+  last: null, hidden: false, versions: {}, asked: 0,
 };
 
 const radius = () => Math.max(0.5, Math.max(state.width, state.height) / 8 * (at('size').value / 100) ** 2);
@@ -68,9 +68,12 @@ function bytes(image) {
   return Uint8Array.from({length: image.width * image.height}, (_, i) => data[4 * i]);
 }
 
-async function open(map, again = false) {
-  if (!again && state.dirty && !confirm(`${state.here.name} is not saved. Leave it as it was?`)) return;
-  const asked = ++state.asked;
+const leaves = () => !state.dirty || confirm(`${state.here.name} is not saved. Leave it as it was?`);
+
+// Edits up to that number may be lost without a question.
+async function open(map, given = null) {
+  if (given === null && !leaves()) return;
+  const asked = ++state.asked, edits = given ?? state.edits;
   let parts;
   try {
     parts = await Promise.all(['image', 'heat', 'mask'].map((what) => bitmap(map.number, what)));
@@ -79,6 +82,7 @@ async function open(map, again = false) {
     return;
   }
   if (asked !== state.asked) return; // another one was asked for since
+  if (state.edits !== edits && !leaves()) return; // painted while it loaded
   const [image, heat, mask] = parts;
   state.here = map;
   [state.width, state.height] = [image.width, image.height];
@@ -172,12 +176,14 @@ function remember() {
 
 function changed() {
   state.dirty = true;
+  state.edits++;
   buttons();
   say(`${describe()} Not saved.`);
 }
 
 function stroke(from, to, value) {
   const {width, height, mask} = state, r = radius();
+  state.edits++;
   const [left, right] = [Math.min(from[0], to[0]) - r, Math.max(from[0], to[0]) + r];
   const [top, bottom] = [Math.min(from[1], to[1]) - r, Math.max(from[1], to[1]) + r];
   const [x0, x1] = [Math.max(0, Math.floor(left)), Math.min(width, Math.ceil(right))];
@@ -280,12 +286,12 @@ function content() {
 
 async function save() {
   if (!state.dirty) return;
-  const map = state.here, before = state.past.length;
+  const map = state.here, before = state.edits;
   at('save').disabled = true;
   try {
     await post(`/api/maps/${map.number}`, await content());
     if (state.here === map) {
-      state.dirty = state.past.length !== before; // strokes while it was on its way
+      state.dirty = state.edits !== before; // strokes while it was on its way
       say(`Saved. ${describe()}`);
     }
   } catch (error) {
@@ -296,8 +302,11 @@ async function save() {
 }
 
 async function revert() {
+  const map = state.here, edits = state.edits;
   try {
-    await open(await post(`/api/maps/${state.here.number}/revert`), true);
+    const found = await post(`/api/maps/${map.number}/revert`);
+    if (state.here === map) await open(found, edits);
+    else list();
   } catch (error) {
     say(String(error.message || error), true);
   }
