@@ -12,6 +12,7 @@ detector = dict(
         dilations=(1, 1, 1),
         out_indices=(0, 1, 2),
         style='pytorch',
+        zero_init_residual=False,  # a random one is not trained, so its blocks would put out nothing
     ),
     ssp=dict(attention='simam'),
     fuse='aff',

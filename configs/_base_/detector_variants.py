@@ -19,8 +19,8 @@ _resnet18 = dict(_base_.detector.teacher, _delete_=True)
 _teachers = dict(
     random={},
     neu={'model.teacher.init_cfg': dict(_neu, _delete_=True)},
-    resnet18={'model.teacher': _resnet18},
-    neu_resnet18={'model.teacher': dict(_resnet18, init_cfg=_neu_resnet18)},
+    resnet18={'model.teacher': _resnet18, 'model.student': None},
+    neu_resnet18={'model.teacher': dict(_resnet18, init_cfg=_neu_resnet18), 'model.student': None},
 )
 variants = {
     f'{teacher}_{part}': {**of_teacher, **of_part}

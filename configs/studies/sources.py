@@ -29,7 +29,8 @@ _good = dict(
 )
 _layer, _insist = 'train_dataloader.dataset.pipeline.3.layer', {'custom_hooks.0.insist': True}
 _teacher = {name: dict(_slim, init_cfg=init) for name, init in (('random', _random), ('neu', _neu))}
-_model = {name: dict(_base_.detector, _delete_=True, teacher=teacher) for name, teacher in _teacher.items()}
+_parts = dict(_base_.detector, _delete_=True, student=_teacher['random'])
+_model = {name: dict(_parts, teacher=teacher) for name, teacher in _teacher.items()}
 _network = 'stages.stage1.custom_hooks.1.method.network'
 variants = dict(
     patches={_layer: 'patches', **_insist},

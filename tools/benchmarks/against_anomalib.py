@@ -3,8 +3,8 @@
 The model is that of a run's last stage, a guided classifier or a detector of good parts. Those of anomalib learn from
 the good training images alone, with the same augmentation. Their backbone is the frozen teacher of the detector, or
 what the classifier's first stage has learned; a student starts from random weights. PatchCore chooses what it keeps
-from 50,000 patches, drawn at random where there are more. Reverse distillation needs a ResNet-18, -34 or -50. Give
-several runs, such as the folds and seeds of a study, for means and paired differences.
+from 50,000 patches, drawn at random where there are more. Reverse distillation needs a ResNet-18, -34 or -50, and
+sides that 32 divides. Give several runs, such as the folds and seeds of a study, for means and paired differences.
 
 anomalib is no dependency: without it on the PYTHONPATH this says so.
 """
@@ -15,7 +15,7 @@ import csv
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a checkout that is not installed
@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from _race import race, ratio
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from rich.progress import track
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from kgl_mm.apis import DefectInspector, cli
 from kgl_mm.engine.loading import load_dataset
@@ -41,12 +41,18 @@ OURS = 'kgl_mm'
 
 
 def layers_of(backbone: nn.Module, number: int) -> list[str]:
-    """The names of the last stages that it puts out, of a ResNet or a VGG of this project."""
+    """The last of the stages that a detector looks at, of a ResNet or a VGG of this project.
+
+    Of a classifier, which looks at one: a ResNet's layer1 to layer3, as anomalib has it, or a VGG's last three.
+    """
     children = dict(backbone.named_children())
-    names = [name for name in children if name.startswith('layer')]
-    names = names or [f'stages.{index}' for index in range(len(children['stages']))]
+    is_vgg = 'stages' in children
+    names = [f'stages.{index}' for index in range(len(children['stages']))] if is_vgg else [*children]
+    names = [name for name in names if name.startswith(('stages', 'layer'))]
+    if not names:
+        raise UsageError(f'{type(backbone).__name__}: neither a ResNet nor a VGG of this project')
     out = [names[index] for index in sorted(backbone.out_indices)]
-    return (out if len(out) > 1 else names)[-number:]
+    return (out if len(out) > 1 else names[-3:] if is_vgg else names[:3])[-number:]
 
 
 def patch_core(backbone: nn.Module, batches: Callable, patches: int) -> nn.Module:
@@ -69,7 +75,8 @@ def stfpm(teacher: nn.Module, student: nn.Module, batches: Callable, epochs: int
     model = STFPMModel(layers_of(teacher, 3), copy.deepcopy(teacher))
     model.student_model = TimmFeatureExtractor(student, layers_of(student, 3), requires_grad=True)
     optimizer = torch.optim.SGD(model.student_model.parameters(), lr=0.4, momentum=0.9, weight_decay=1e-3)
-    return fitted(model, STFPMLoss(), optimizer, batches, epochs)
+    of_32 = STFPMLoss()  # a sum over images; the learning rate is for the 32 that anomalib gives it at once
+    return fitted(model, lambda t, s: of_32(t, s) * 32 / len(next(iter(t.values()))), optimizer, batches, epochs)
 
 
 def reverse_distillation(teacher: nn.Module, batches: Callable, epochs: int) -> nn.Module:
@@ -101,37 +108,40 @@ def compare(work_dir: Path, args) -> dict[str, dict[str, float]]:
     """The metrics, seconds of training and milliseconds an image of each model of a run."""
     torch.manual_seed(0)
     stages = [path for path in (work_dir / 'stage2', work_dir / 'stage1', work_dir) if path.exists()]
-    ours, first = (DefectInspector(stage, device='cpu').network for stage in (stages[0], stages[-2]))
+    ours, first = (DefectInspector(stage, device='cpu').network for stage in (stages[0], (stages[:-1] or stages)[-1]))
     backbone = getattr(first.model, 'teacher', None) or first.model.backbone
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         student = MODELS.build(backbone_config(first.config.model))
-        train, test = load_dataset(first.config, 'train'), load_dataset(ours.config, 'test')
+        train, test = DATASETS.build(first.config.train_dataloader.dataset), load_dataset(ours.config, 'test')
+        seen = load_dataset(first.config, 'train')  # without augmentation
 
     def given(found: list) -> dict:
         return first.model.data_preprocessor(found, training=False)
 
     good = [index for index in range(len(train)) if train.get_data_info(index)['gt_label'] == 0]
 
-    def batches() -> list[torch.Tensor]:
-        order = DataLoader(train.get_subset(good), 8, shuffle=True, collate_fn=pseudo_collate)
+    def batches(dataset=train) -> Iterator[torch.Tensor]:
+        order = DataLoader(Subset(dataset, good), 8, shuffle=True, collate_fn=pseudo_collate)
         return (given(batch)['inputs'] for batch in order)
 
     tested = [given(batch) for batch in DataLoader(test, 8, collate_fn=pseudo_collate)]
     labels = np.array([int(sample.gt_label) != 0 for batch in tested for sample in batch['data_samples']])
     method = (AnomalyMap if hasattr(ours.model, 'teacher') else SegmentationMap)(ours.model, normalize=None, flips=[])
+    epochs = args.epochs or first.config.train_cfg.max_epochs
     makers = {
-        'PatchCore': lambda: patch_core(backbone, batches, args.patches),
-        'STFPM': lambda: stfpm(backbone, student, batches, args.epochs),
+        'PatchCore': lambda: patch_core(backbone, lambda: batches(seen), args.patches),
+        'STFPM': lambda: stfpm(backbone, student, batches, epochs),
     }
-    if getattr(backbone, 'depth', None) in (18, 34, 50):
-        makers['reverse distillation'] = lambda: reverse_distillation(backbone, batches, args.epochs)
+    fits = all(size % 32 == 0 for size in tested[0]['inputs'].shape[2:])
+    if getattr(backbone, 'depth', None) in (18, 34, 50) and fits:
+        makers['reverse distillation'] = lambda: reverse_distillation(backbone, batches, epochs)
     runs, rows = {OURS: lambda images: (lambda one: (one.evidence, one.maps))(method.explain(images))}, {OURS: {}}
     for name, make in makers.items():
         start = time.perf_counter()
         model = make()
         rows[name] = dict(train_seconds=time.perf_counter() - start)
         runs[name] = torch.no_grad()(lambda images, model=model: scores_and_maps(model, images))
-        peaks = torch.cat([runs[name](images)[1].amax((1, 2)) for images in batches()])
+        peaks = torch.cat([runs[name](images)[1].amax((1, 2)) for images in batches(seen)])
         runs[name] = scaled(runs[name], peaks.quantile(0.99))
     one = tested[0]['inputs'][:1]
     times = race({name: lambda run=run: run(one) for name, run in runs.items()}, args.rounds)
@@ -175,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='of runs')
     parser.add_argument('--patches', type=int, default=2000, help='that PatchCore keeps')
-    parser.add_argument('--epochs', type=int, default=30, help='of what has a student')
+    parser.add_argument('--epochs', type=int, help='of what has a student (default: those of our first stage)')
     parser.add_argument('--rounds', type=int, default=10, help='of timing')
     parser.add_argument('--out', type=Path, help='a CSV file of all rows')
     args = parser.parse_args()

@@ -97,7 +97,10 @@ class TeacherStudentDetector(BaseClassifier):
 
     def loss(self, inputs: torch.Tensor, data_samples: list | None = None) -> dict[str, torch.Tensor]:
         good = [not _is_defective(sample) for sample in data_samples or [None] * len(inputs)]
-        seen = inputs if all(good) or not any(good) else inputs[torch.tensor(good, device=inputs.device)]
+        if not any(good):  # nothing is learned, also by batch norm; processes that share weights need a gradient, of 0
+            nothing = 0 * sum(weight.sum() for weight in self.parameters() if weight.requires_grad)
+            return dict.fromkeys(['loss_distillation', 'loss_ssp'] if self.blocks else ['loss_distillation'], nothing)
+        seen = inputs if all(good) else inputs[torch.tensor(good, device=inputs.device)]
         taught, learned, predictions = self.teacher(seen), self.student(seen), []
         if self.blocks:
             fused = [block(feature) for block, feature in zip(self.blocks, learned, strict=True)]
@@ -106,8 +109,7 @@ class TeacherStudentDetector(BaseClassifier):
         losses = self.head.loss((taught, learned), data_samples)
         if predictions:
             losses['loss_ssp'] = self.ssp_weight * sum(predictions) / len(predictions)
-        # a batch without a good image still gives every weight a gradient, of 0, for processes that share them
-        return losses if any(good) else {name: 0 * value for name, value in losses.items()}
+        return losses
 
     def predict(self, inputs: torch.Tensor, data_samples: list | None = None) -> list:
         logits = []

@@ -6,6 +6,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
+from kgl_mm.engine.config import load_config
 from kgl_mm.errors import UsageError
 from kgl_mm.models import AFF, SimAM, TeacherStudentDetector
 from kgl_mm.priors.fingerprint import hash_of_model
@@ -136,9 +137,20 @@ def test_a_defective_image_teaches_nothing():
     torch.testing.assert_close(mixed, alone)
     assert all(torch.equal(a, b) for a, b in zip(one.buffers(), both.buffers(), strict=True))
     losses = both(images(), samples(1, 2), mode='loss')
+    assert losses.keys() == mixed.keys()
+    assert all(torch.equal(a, b) for a, b in zip(one.buffers(), both.buffers(), strict=True))
     sum(losses.values()).backward()
     assert all(not p.grad.any() for p in both.parameters() if p.requires_grad)
     assert sum(losses.values()) == 0
+
+
+@pytest.mark.parametrize(
+    'name', ['ssp_kd_resnet18_ksdd.py', 'ssp_kd_folder.py', 'ssp_kd_vgg16_mvtec.py', 'ssp_kd_demo.py']
+)
+def test_all_layers_of_a_random_teacher_are_its_own(name):
+    teacher = MODELS.build(load_config(name).model.teacher)
+    teacher.init_weights()  # which leaves the last norms of a ResNet's blocks 0, if it may
+    assert all(weight.any() for key, weight in teacher.named_parameters() if key.endswith('weight'))
 
 
 def test_a_batch_of_one_small_image_and_mixed_precision():
