@@ -19,7 +19,7 @@ class DefectInspector:
 
     Each image is looked at as the test of the run does it, so scores are those of ``tools/test.py``, but without
     priors, which new images have not. The threshold is the one in the checkpoint, else 0.5, not calibrated. The heat
-    map is the segmentation of a guided model, else the evidence by LayerCAM.
+    map is the segmentation of a guided model, that of a detector of good parts, else the evidence by LayerCAM.
 
     Args:
         work_dir_or_config: of a run, of one of its stages, or a config; a checkpoint that lies beside its config; or an

@@ -14,7 +14,7 @@ from kgl_mm.export.files import build
 CONFIG = """
 default_scope = 'mmpretrain'
 data_preprocessor = dict(mean=[123.7, 116.3, 103.5], std=[58.4, 57.1, 57.4], to_rgb=True)
-model = dict(type='ImageClassifier', backbone={backbone}, {head})
+model = {model}
 pipeline = [dict(type='LoadImageFromFile'{load}), dict(type='kgl_mm.LoadMask'), {steps} dict(type='kgl_mm.PackDefect')]
 test_dataloader = dict(dataset=dict(type='kgl_mm.DefectFolder', pipeline=pipeline))
 test_evaluator = dict(type='kgl_mm.DefectMetric', good='ok')
@@ -26,23 +26,38 @@ REPVGG = (
     'se_cfg=None, stem_channels=8))',
     64,
 )
+DETECTOR = (
+    "dict(type='kgl_mm.TeacherStudentDetector', ssp=dict(attention='simam'), head=dict(loss='{kind}', maps='{kind}'), "
+    "teacher=dict(type='kgl_mm.SlimVGG', channels=(4, 8), convs=(1, 1), out_indices=(0, 1)))"
+)
 RESIZE = "dict(type='kgl_mm.Resize', scale=(48, 32)),"
 SIX = ('ok', 'dent', 'scratch', 'stain', 'hole', 'burr')
 
 
 def write_run(
-    folder, backbone=SLIM, guided=False, classes=('ok', 'defect'), steps=RESIZE, load='', extra='', threshold=None
+    folder,
+    backbone=SLIM,
+    guided=False,
+    classes=('ok', 'defect'),
+    steps=RESIZE,
+    load='',
+    extra='',
+    threshold=None,
+    detector=None,
 ):
-    """What a run of a model with random weights leaves."""
+    """What a run of a model with random weights leaves; ``detector`` is the kind of its loss and maps."""
     backbone, channels = backbone
     head = f'num_classes={len(classes)}, in_channels={channels}{extra}'
     if guided:
         head = f"head=dict(type='kgl_mm.KnowledgeInjectionHead', {head})"
     else:
         head = f"neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', {head})"
+    model = f"dict(type='ImageClassifier', backbone={backbone}, {head})"
+    if detector:
+        model = DETECTOR.format(kind=detector)
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
-    (folder / 'config.py').write_text(CONFIG.format(backbone=backbone, head=head, steps=steps, load=load))
+    (folder / 'config.py').write_text(CONFIG.format(model=model, steps=steps, load=load))
     cfg = Config.fromfile(folder / 'config.py')
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):

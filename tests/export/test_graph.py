@@ -48,9 +48,19 @@ def test_hardly_any_gray_level_depends_on_a_last_bit():
         dict(guided=True, classes=SIX, steps=''),
         dict(classes=SIX),
         dict(backbone=REPVGG, classes=SIX[1:]),
+        dict(detector='stpm'),
+        dict(detector='mkd'),
         pytest.param(dict(backbone=RESNET, steps=''), marks=pytest.mark.slow),
     ],
-    ids=['guided', 'guided, six kinds, no resize', 'six kinds', 'RepVGG, no good class', 'ResNet, no resize'],
+    ids=[
+        'guided',
+        'guided, six kinds, no resize',
+        'six kinds',
+        'RepVGG, no good class',
+        'detector',
+        'detector by gradients',
+        'ResNet, no resize',
+    ],
 )
 def test_scores_and_maps_are_those_of_the_inspector(export, images, settings):
     original, exported = export(**settings)
