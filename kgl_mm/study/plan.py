@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from mmengine.config import Config
 from kgl_mm.engine.config import config_hash, innermost, set_data
 from kgl_mm.engine.stages import readers, stages_of, stores_for
 from kgl_mm.errors import UsageError, first_line
+from kgl_mm.files import hash_of
 
 from .code import code_hash, components
 
@@ -111,13 +112,23 @@ class Origin(NamedTuple):
 
 
 def origins(stages: dict[str, Config]) -> dict[str, Origin]:
-    """Of each stage its config, the code that this needs, and the stages whose priors it reads."""
+    """Of each stage its config, the code and the weights that this needs, and the stages whose priors it reads."""
     found = {}
     for name, cfg in stages.items():
         sources = sorted({place.parent.name for place in _priors_of(name, stages)})
         uses = components(cfg, *(stages[source] for source in sources))
-        found[name] = Origin(_hash(config_hash(cfg), code_hash(uses), *(found[source].key for source in sources)), uses)
+        read = [*(found[source].key for source in sources), *map(hash_of, _weights(cfg._cfg_dict))]
+        found[name] = Origin(_hash(config_hash(cfg), code_hash(uses), *read), uses)
     return found
+
+
+def _weights(value: Any) -> Iterator[str]:
+    """The files here that a network of a config begins with."""
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        if key in ('checkpoint', 'load_from') and isinstance(part, str) and Path(part).is_file():
+            yield part
+        elif isinstance(part, dict | list | tuple):
+            yield from _weights(part)
 
 
 def _priors_of(name: str, stages: dict[str, Config]) -> list[Path]:

@@ -97,6 +97,15 @@ def test_a_key_follows_what_is_read(cfg):
     assert usual['stage2'].key != other['stage2'].key
 
 
+def test_a_key_follows_the_weights_that_a_network_begins_with(cfg, tmp_path):
+    file, keys = tmp_path / 'weights.pth', []
+    path = {'model.backbone.init_cfg': dict(type='Pretrained', checkpoint=str(file), _delete_=True)}
+    for content in (b'one', b'two', b'one'):
+        file.write_bytes(content)
+        keys.append(origins(stages_of(config_of(cfg, Cell(0, 0, path))))['stage2'].key)
+    assert keys[0] == keys[2] != keys[1]
+
+
 def test_what_shapes_no_result_is_in_no_key(cfg):
     config = Config(cfg.to_dict())
     config.work_dir = 'elsewhere'

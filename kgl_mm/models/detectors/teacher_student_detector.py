@@ -18,7 +18,11 @@ class TeacherStudentDetector(BaseClassifier):
     The teacher is any backbone that puts out maps; it is frozen. The student learns to put out the same on good images.
     Behind each of its outputs F stands, where ``ssp`` is given, a block that predicts F from around each position::
 
-        P = SSPConv(F),   F' = AFF(F, P) or F + P or P,   loss = head.loss + ssp_weight * mean of the blocks' losses
+        P = SSPConv(F),   F' = AFF(F, P) or F + P or P
+        loss = head.loss + ssp_weight * mean over the blocks of mean((P - F)^2) / mean(F^2)
+
+    A block's loss is relative, since what else the student learns by may not depend on the scale of F: it would only
+    make F small.
 
     The teacher's weights are in the checkpoint, since without them the student is worth nothing: it is whole, and no
     download is needed to run it. They come from ``teacher.init_cfg``, in one line::
@@ -104,7 +108,10 @@ class TeacherStudentDetector(BaseClassifier):
         taught, learned, predictions = self.teacher(seen), self.student(seen), []
         if self.blocks:
             fused = [block(feature) for block, feature in zip(self.blocks, learned, strict=True)]
-            predictions = [SSPConv.loss(predicted, x) for (_, predicted), x in zip(fused, learned, strict=True)]
+            predictions = [
+                SSPConv.loss(predicted, x) / x.square().mean().clamp_min(1e-8)
+                for (_, predicted), x in zip(fused, learned, strict=True)
+            ]
             learned = [feature for feature, _ in fused]
         losses = self.head.loss((taught, learned), data_samples)
         if predictions:
