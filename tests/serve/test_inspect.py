@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from kgl_mm.errors import UsageError
+from kgl_mm.inspection.exported_network import ExportedNetwork
 from kgl_mm.serve import inspect, inspect_app
 
-from .conftest import client, picture
+from .conftest import Network, client, picture
 
 
 def test_an_image_gets_its_verdict(inspector):
@@ -97,6 +98,23 @@ def test_too_large_for_the_server_or_for_the_network(inspector, monkeypatch):
     )
     monkeypatch.setattr(inspect, 'MOST_PIXELS', 2399)
     assert page.post('/api/inspect', content=picture()).json()['error'].startswith('60 x 40 pixels, more than')
+
+
+class Exported(Network, ExportedNetwork):
+    """The same as a file, which shrinks images to ``size`` or takes them as they are."""
+
+    def __init__(self, judge, size):
+        super().__init__(judge)
+        self.facts = dict(size=size)
+
+
+@pytest.mark.parametrize(('size', 'status'), [('[48, 32]', 200), ('null', 400)])
+def test_an_export_that_shrinks_nothing_is_given_no_more_than_its_original(inspector, monkeypatch, size, status):
+    found = inspector()
+    found.network = Exported(found.judge, size)
+    page = client(inspect_app(found, '', ['localhost']))
+    monkeypatch.setattr(inspect, 'MOST_SEEN', 2399)
+    assert page.post('/api/inspect', content=picture()).status_code == status
 
 
 def test_nothing_of_an_image_is_kept(inspector, monkeypatch, tmp_path):

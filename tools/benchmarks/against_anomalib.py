@@ -11,7 +11,6 @@ anomalib is no dependency: without it on the PYTHONPATH this says so.
 
 import argparse
 import copy
-import csv
 import statistics
 import sys
 import time
@@ -36,6 +35,7 @@ from kgl_mm.evaluation.functional import auroc, average_precision
 from kgl_mm.evaluation.intervals import paired_bootstrap
 from kgl_mm.evaluation.pixels import PixelTally
 from kgl_mm.saliency import AnomalyMap, SegmentationMap
+from kgl_mm.study.summary import write_summary
 
 OURS = 'kgl_mm'
 
@@ -135,7 +135,12 @@ def compare(work_dir: Path, args) -> dict[str, dict[str, float]]:
     fits = all(size % 32 == 0 for size in tested[0]['inputs'].shape[2:])
     if getattr(backbone, 'depth', None) in (18, 34, 50) and fits:
         makers['reverse distillation'] = lambda: reverse_distillation(backbone, batches, epochs)
-    runs, rows = {OURS: lambda images: (lambda one: (one.evidence, one.maps))(method.explain(images))}, {OURS: {}}
+
+    def ours_of(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = method.explain(images)
+        return found.evidence, found.maps
+
+    runs, rows = {OURS: ours_of}, {OURS: {}}
     for name, make in makers.items():
         start = time.perf_counter()
         model = make()
@@ -199,11 +204,7 @@ def main() -> None:
         show(found, anomalib.__version__)
     if args.out:
         table = [dict(run=run, model=name, **row) for run, rows in found.items() for name, row in rows.items()]
-        names = list(dict.fromkeys(name for row in table for name in row))
-        with args.out.open('w', newline='') as file:
-            writer = csv.DictWriter(file, names, restval='')
-            writer.writeheader()
-            writer.writerows(table)
+        write_summary(table, args.out)
 
 
 def show(found: dict, version: str) -> None:

@@ -8,8 +8,6 @@ Example:
 """
 
 import argparse
-import csv
-import io
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -27,10 +25,10 @@ from kgl_mm.engine.hooks.prior_generation_hook import build_method
 from kgl_mm.engine.loading import load_dataset, load_model
 from kgl_mm.engine.work_dir import find_run
 from kgl_mm.errors import UsageError
-from kgl_mm.files import write_atomically
 from kgl_mm.priors import binarize
 from kgl_mm.priors.quality import area_holding, quality
 from kgl_mm.study.report import choose
+from kgl_mm.study.summary import write_summary
 from kgl_mm.study.table import read_table, varied_in
 
 METHODS = {
@@ -88,11 +86,7 @@ def main() -> None:
         for name, found in measure(args.study / 'runs' / run / stage, args.most).items():
             lines.append(settings | dict(seed=row['seed'], fold=row['fold'], stage=stage, map=name) | found)
             means[(*settings.values(), stage, name)].append(list(found.values()))
-    text = io.StringIO(newline='')
-    writer = csv.DictWriter(text, list(lines[0]))
-    writer.writeheader()
-    writer.writerows(lines)
-    write_atomically(args.study / 'maps.csv', text.getvalue().encode())
+    write_summary(lines, args.study / 'maps.csv')
     print(f'| {" | ".join((*names, "stage", "map", "runs", *FOUND))} |\n|{"---|" * (len(names) + 3 + len(FOUND))}')
     for group, found in means.items():
         numbers = ' | '.join(f'{value:.2f}' for value in np.mean(found, axis=0))
