@@ -155,6 +155,11 @@ class DefectDataset(BaseDataset):
             seen.full_init()
         return seen
 
+    def _copy_without_annotation(self, memo: dict | None = None) -> 'DefectDataset':
+        # mmengine 0.10.7 keeps one memo for all copies of a process: an object made where one copied before was freed
+        # would be taken for that one
+        return super()._copy_without_annotation({} if memo is None else memo)
+
     def set_epoch(self, seed: int, epoch: int) -> None:
         """From now on each sample draws from (seed, epoch, its index), in every worker."""
         self.sample_seed.set(seed, epoch)

@@ -381,3 +381,11 @@ def test_parts_of_good_images_are_those_of_all(tmp_path, usual):
         assert paths_of(left) == paths_of(Listed(tmp_path, usual, leave_out=(part, 3)).left_out())
         assert not paths_of(trained) & paths_of(left)
         assert {left.get_data_info(i)['gt_label'] for i in range(len(left))} == {0, 1}
+
+
+def test_parts_of_a_data_set_share_nothing_with_earlier_ones(tmp_path, usual):
+    """mmengine 0.10.7 remembers what it copied, and where that is freed, takes whatever is made there for it."""
+    dataset = Listed(tmp_path, usual, pipeline=LOAD)
+    first, second = dataset.get_subset([0]), dataset.get_subset([0])
+    assert first.pipeline is not second.pipeline
+    assert first[0]['img_path'] == second[0]['img_path'] == dataset[0]['img_path']
