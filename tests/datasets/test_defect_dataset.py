@@ -384,7 +384,7 @@ def test_parts_of_good_images_are_those_of_all(tmp_path, usual):
 
 
 def test_parts_of_a_data_set_share_nothing_with_earlier_ones(tmp_path, usual):
-    """mmengine 0.10.7 remembers what it copied, and where that is freed, takes whatever is made there for it."""
+    """One memo for all copies, as mmengine 0.10.7 has it, takes what is made where a copied object was for that."""
     dataset = Listed(tmp_path, usual, pipeline=LOAD)
     first, second = dataset.get_subset([0]), dataset.get_subset([0])
     assert first.pipeline is not second.pipeline
