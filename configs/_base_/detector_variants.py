@@ -5,6 +5,7 @@ _base_ = './models/ssp_kd_slim_vgg.py'
 
 _parts = dict(
     whole={},
+    raw={'model.standardize': False},
     stpm={'model.ssp': None},
     attention_none={'model.ssp.attention': 'none'},
     attention_se={'model.ssp.attention': 'se'},

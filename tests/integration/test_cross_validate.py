@@ -54,7 +54,9 @@ def test_a_study_finds_what_single_runs_find(tool, config, tmp_path):
     with (tmp_path / 'study/maps.csv').open() as file:
         maps = list(csv.DictReader(file))
     seen = {(row['variant'], row['fold'], row['stage'], row['map']) for row in maps}
-    assert len(seen) == len(maps) == 2 * (4 + 5)  # two folds; the segmentation beside the methods of stage 1
+    assert (
+        len(seen) == len(maps) == 2 * (4 + 1 + 5)
+    )  # two folds; its priors beside stage 1, the segmentation in stage 2
     assert {row['variant'] for row in maps if row['stage'] == 'stage2'} == {'guided'}
     assert all(0 <= float(row[name]) <= 1 for row in maps for name in ('pointing', 'energy', 'iou', 'area'))
     assert '| guided | stage2 | segmentation | 2 |' in said

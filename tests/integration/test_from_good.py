@@ -55,6 +55,8 @@ def test_train_test_inspect_and_write_priors(tool, run_here, write_detector, sur
     found = metrics_of(tmp_path / 'a')
     assert {'AP', 'AUROC', 'pixel_AUROC', 'pixel_AP', 'AUPRO'} <= found.keys()
     assert all(scale not in (0, 1) for scale in scales(tmp_path / 'a/stage1/epoch_3.pth'))
+    state = torch.load(tmp_path / 'a/stage1/epoch_3.pth', weights_only=True)['state_dict']
+    assert state['scales.0.mean'].any()
     assert 'The model could not be asked' not in (tmp_path / 'a/report.html').read_text()
     assert 'A map is missing' not in (tmp_path / 'a/report.html').read_text()
     assert run_here('test.py', str(config), 'a/stage1', '--work-dir', 'again')[0] == 0

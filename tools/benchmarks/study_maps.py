@@ -1,7 +1,9 @@
 """What the networks of a study see, beside the masks of defective test images: a CSV file and a table of means.
 
-Stage 1 shows its maps by several methods, a later stage its segmentation and, by the same methods, its saliency. IoU is
-that of the pseudo-label (Otsu); the area is the share of an image that holds 90 % of a map's energy.
+Stage 1 shows its maps by several methods, a later stage its segmentation and, by the same methods, its saliency; a
+detector of good parts shows its own. Beside them stand the layers of the store that a stage wrote, which are of the
+training images. IoU is that of the pseudo-label (Otsu); the area is the share of an image that holds 90 % of a map's
+energy.
 
 Example:
     python tools/benchmarks/study_maps.py work_dirs/study --where variant=guided,masks_open seed=0,1
@@ -25,7 +27,7 @@ from kgl_mm.engine.hooks.prior_generation_hook import build_method
 from kgl_mm.engine.loading import load_dataset, load_model
 from kgl_mm.engine.work_dir import find_run
 from kgl_mm.errors import UsageError
-from kgl_mm.priors import binarize
+from kgl_mm.priors import PriorStore, binarize
 from kgl_mm.priors.quality import area_holding, quality
 from kgl_mm.study.report import choose
 from kgl_mm.study.summary import write_summary
@@ -41,7 +43,7 @@ FOUND = ('pointing', 'energy', 'iou', 'recall', 'precision', 'area')
 
 
 def measure(run: Path, most: int | None) -> dict[str, dict[str, float]]:
-    """Of each map of a stage the means over defective test images."""
+    """Of each map of a stage the means over defective images: of the test, and of the training where it wrote maps."""
     cfg, checkpoint = find_run(run)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = load_model(cfg, checkpoint).eval()
@@ -51,7 +53,9 @@ def measure(run: Path, most: int | None) -> dict[str, dict[str, float]]:
         if not chosen:
             raise UsageError(f'{run}: there are no masks of defective test images')
         methods = {name: dict(settings, flips=[]) for name, settings in METHODS.items()}
-        if hasattr(model.head, 'segment'):
+        if hasattr(model, 'teacher'):
+            methods = dict(differences=dict(type='AnomalyMap', flips=[]))
+        elif hasattr(model.head, 'segment'):
             methods = {'segmentation': dict(type='SegmentationMap')} | methods
         methods = {name: build_method(settings, model) for name, settings in methods.items()}
     scores = defaultdict(list)
@@ -63,6 +67,12 @@ def measure(run: Path, most: int | None) -> dict[str, dict[str, float]]:
             for prior, sample in zip(maps, data['data_samples'], strict=True):
                 found = quality(prior, sample.mask[0].cpu().numpy(), binarize(prior))
                 scores[name].append(found | dict(area=area_holding(prior)))
+    if (run / 'priors').exists():
+        store = PriorStore(run / 'priors')
+        for layer in store.layers():
+            for key in store.keys(layer):
+                if found := store.entry(key, layer).get('quality'):
+                    scores[f'priors, {layer}'].append(found | dict(area=area_holding(store.read(key, layer))))
     return {name: {key: float(np.mean([row[key] for row in rows])) for key in FOUND} for name, rows in scores.items()}
 
 

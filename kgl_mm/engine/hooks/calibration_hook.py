@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.utils import get_ori_model
@@ -6,16 +8,17 @@ from kgl_mm.datasets.binding import refuse_several_sizes
 from kgl_mm.engine.hooks.prior_generation_hook import test_pipeline
 from kgl_mm.errors import UsageError, check_number
 from kgl_mm.priors.generation import as_tested
-from kgl_mm.priors.sources import calibrate
+from kgl_mm.priors.sources import calibrate, standardize
 from kgl_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
 class CalibrationHook(Hook):
-    """Scales the scores and maps of a detector by its good training images, seen as the test sees them.
+    """Scales the features, scores and maps of a detector by its good training images, seen as the test sees them.
 
-    It looks at them at the end of each epoch that is validated or saved, before that happens, so that every checkpoint
-    has the scales that belong to its weights, whatever was killed or resumed.
+    Features are scaled before the training, since the teacher is what it is; scores and maps at the end of each epoch
+    that is validated or saved, before that happens, so that every checkpoint has the scales that belong to its weights,
+    whatever was killed or resumed.
 
     Args:
         pipeline: how to look at the images; by default as the test does.
@@ -42,11 +45,15 @@ class CalibrationHook(Hook):
         self.dataset = as_tested(runner.train_dataloader.dataset, self.pipeline or test_pipeline(runner.cfg))
         if self._batch_size(runner) > 1:
             refuse_several_sizes(self.dataset, 'set batch_size=1 of CalibrationHook')
+        if getattr(model, 'standardize', False):
+            self._scale(standardize, runner)
 
     def after_train_epoch(self, runner) -> None:
         if self._is_due(runner):
-            workers = runner.train_dataloader.num_workers
-            calibrate(get_ori_model(runner.model), self.dataset, self._batch_size(runner), workers)
+            self._scale(calibrate, runner)
+
+    def _scale(self, by: Callable, runner) -> None:
+        by(get_ori_model(runner.model), self.dataset, self._batch_size(runner), runner.train_dataloader.num_workers)
 
     def _batch_size(self, runner) -> int:
         return self.batch_size or runner.train_dataloader.batch_size or 1

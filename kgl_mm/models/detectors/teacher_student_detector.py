@@ -1,9 +1,12 @@
+from collections.abc import Sequence
+
 import torch
 from mmpretrain.models.classifiers import BaseClassifier
 from torch import nn
 
 from kgl_mm.errors import UsageError, check_choice, check_number, first_line
 from kgl_mm.models.blocks import AFF, SSPConv
+from kgl_mm.models.heads.anomaly_head import pairs
 from kgl_mm.models.pretrained import check_pretrained
 from kgl_mm.registry import MODELS
 from kgl_mm.saliency import AnomalyMap, evidence
@@ -16,7 +19,11 @@ class TeacherStudentDetector(BaseClassifier):
     """Finds what good parts never show: where a student, which has learned from good parts alone, leaves its teacher.
 
     The teacher is any backbone that puts out maps; it is frozen. The student learns to put out the same on good images.
-    Behind each of its outputs F stands, where ``ssp`` is given, a block that predicts F from around each position::
+    Both are compared with each channel shifted and scaled so that the teacher's has mean 0 and deviation 1 on good
+    images: else what all images share hides where they differ. :class:`~kgl_mm.engine.CalibrationHook` finds mean and
+    deviation before the training; they are buffers, 0 and 1 until then.
+
+    Behind each output F of the student stands, where ``ssp`` is given, a block that predicts F from around a position::
 
         P = SSPConv(F),   F' = AFF(F, P) or F + P or P
         loss = head.loss + ssp_weight * mean over the blocks of mean((P - F)^2) / mean(F^2)
@@ -40,6 +47,7 @@ class TeacherStudentDetector(BaseClassifier):
         ssp: settings of :class:`~kgl_mm.models.SSPConv` but ``channels``; None for no blocks.
         fuse: F and P: ``'aff'``, ``'add'``, or ``'replace'`` F by P.
         ssp_weight: see above.
+        standardize: as above; without it features are compared as they are.
         head: an :class:`~kgl_mm.models.AnomalyHead`.
         data_preprocessor: by default mmpretrain's ``ClsDataPreprocessor``.
         init_cfg: as in mmengine.
@@ -55,6 +63,7 @@ class TeacherStudentDetector(BaseClassifier):
         ssp: dict | None = None,
         fuse: str = 'aff',
         ssp_weight: float = 0.1,
+        standardize: bool = True,
         head: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | list | None = None,
@@ -68,10 +77,11 @@ class TeacherStudentDetector(BaseClassifier):
         self.student = MODELS.build(student or _untrained(teacher))
         self.teacher.requires_grad_(False)
         self.ssp_weight = ssp_weight
-        self.blocks = nn.ModuleList()
-        if ssp is not None:
-            for channels in _channels(self.student):
-                self.blocks.append(_Predicted(channels, ssp, fuse))
+        self.standardize = standardize
+        taught, learned = _maps(self.teacher), _maps(self.student)
+        channels = [feature.shape[1] for feature, _ in pairs((taught, learned))]
+        self.scales = nn.ModuleList(_Standardized(number) for number in channels)
+        self.blocks = nn.ModuleList(_Predicted(number, ssp, fuse) for number in channels if ssp is not None)
         self.head = MODELS.build(dict(type='kgl_mm.AnomalyHead') | (head or {}))
         self.train()
 
@@ -97,7 +107,12 @@ class TeacherStudentDetector(BaseClassifier):
         learned = self.student(inputs)
         if self.blocks:
             learned = [block(feature)[0] for block, feature in zip(self.blocks, learned, strict=True)]
-        return tuple(self.teacher(inputs)), tuple(learned)
+        return self._compared(self.teacher(inputs), learned)
+
+    def _compared(self, taught: Sequence[torch.Tensor], learned: Sequence[torch.Tensor]) -> tuple[tuple, tuple]:
+        if not self.standardize:
+            return tuple(taught), tuple(learned)
+        return tuple(tuple(scale(x) for scale, x in zip(self.scales, part, strict=True)) for part in (taught, learned))
 
     def loss(self, inputs: torch.Tensor, data_samples: list | None = None) -> dict[str, torch.Tensor]:
         good = [not _is_defective(sample) for sample in data_samples or [None] * len(inputs)]
@@ -113,7 +128,7 @@ class TeacherStudentDetector(BaseClassifier):
                 for (_, predicted), x in zip(fused, learned, strict=True)
             ]
             learned = [feature for feature, _ in fused]
-        losses = self.head.loss((taught, learned), data_samples)
+        losses = self.head.loss(self._compared(taught, learned), data_samples)
         if predictions:
             losses['loss_ssp'] = self.ssp_weight * sum(predictions) / len(predictions)
         return losses
@@ -130,6 +145,25 @@ class TeacherStudentDetector(BaseClassifier):
         for sample, found in zip(samples, maps, strict=True):
             sample.set_field(found[None], 'pred_map')
         return samples
+
+
+class _Standardized(nn.Module):
+    """A map (B, C, h, w) whose channels have mean 0 and deviation 1 where the teacher's maps of good images are it."""
+
+    LEAST = 1e-3  # of the largest deviation: what hardly ever moves must not outweigh all else
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(channels, 1, 1))
+        self.register_buffer('deviation', torch.ones(channels, 1, 1))
+
+    def set(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
+        """Both have shape (C,)."""
+        self.mean.copy_(mean.view_as(self.mean))
+        self.deviation.copy_(deviation.clamp_min(self.LEAST * float(deviation.max()) or 1.0).view_as(self.deviation))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.deviation
 
 
 class _Predicted(nn.Module):
@@ -155,13 +189,14 @@ def _untrained(teacher: dict) -> dict:
     return {key: value for key, value in teacher.items() if key != 'init_cfg' or not pretrained}
 
 
-def _channels(network: nn.Module) -> list[int]:
-    """Of the maps that a network puts out, found by trying."""
+def _maps(network: nn.Module) -> Sequence[torch.Tensor]:
+    """What a network puts out, found by trying."""
     training = network.training
     network.eval()  # which those of mmpretrain do not return
     try:
         with torch.no_grad():
-            return [feature.shape[1] for feature in network(torch.zeros(1, 3, 64, 64))]
+            found = network(torch.zeros(1, 3, 64, 64))
+        return [feature.detach() for feature in found]
     except (RuntimeError, AttributeError, IndexError) as error:
         raise UsageError(f'{type(network).__name__}: puts out no feature maps ({first_line(error)})') from error
     finally:

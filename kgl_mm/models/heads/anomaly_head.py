@@ -79,7 +79,7 @@ class AnomalyHead(ClsHead):
         if self.distance == 'stpm':
             return sum(distance.mean((1, 2)) for distance in self.distances(feats))
         parts = []
-        for taught, learned in _pairs(feats):
+        for taught, learned in pairs(feats):
             flat = taught.flatten(1), learned.flatten(1)
             mse = (flat[0] - flat[1]).square().mean(1)
             parts.append(1 - F.cosine_similarity(*flat) + self.mse_weight * mse)
@@ -87,7 +87,7 @@ class AnomalyHead(ClsHead):
 
     def distances(self, feats: Features) -> list[torch.Tensor]:
         """The d of each layer (B, h, w)."""
-        return [(_unit(t) - _unit(s)).square().sum(1) for t, s in _pairs(feats)]
+        return [(_unit(t) - _unit(s)).square().sum(1) for t, s in pairs(feats)]
 
     def combined(self, feats: Features) -> torch.Tensor:
         """The d of all layers in one (B, h, w), at the size of the finest."""
@@ -122,8 +122,8 @@ class AnomalyHead(ClsHead):
         return bool(self.score_scale != 1 or self.map_scale != 1)
 
 
-def _pairs(feats: Features) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Features of teacher and student by layer, in float32 or wider."""
+def pairs(feats: Features) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Features of teacher and student by layer, in float32 or wider, which must be alike."""
     taught, learned = ([x.float() if x.dtype.itemsize < 4 else x for x in part] for part in feats)
     shapes = [[tuple(x.shape[1:]) for x in part] for part in (taught, learned)]
     if shapes[0] != shapes[1] or any(len(shape) != 3 for shape in shapes[0]):

@@ -4,7 +4,7 @@ from .description_source import DescriptionSource
 from .folder_source import FolderSource
 from .patch_memory import PatchMemorySource
 from .saliency_source import SaliencySource
-from .teacher_student import TeacherStudentSource, calibrate
+from .teacher_student import TeacherStudentSource, calibrate, standardize
 
 __all__ = [
     'ClipSource',
@@ -16,4 +16,5 @@ __all__ = [
     'TeacherStudentSource',
     'as_source',
     'calibrate',
+    'standardize',
 ]

@@ -28,8 +28,8 @@ class PatchMemorySource(PriorSource):
         d(y, x) = mean over layers of 1 - max over remembered patches p of cos(f(y, x), p)
         map     = d / (d + q)
 
-    with q the ``quantile`` of the maxima of d over good images; of one that is remembered, its own patches are left
-    out, and where there is a single good image it is compared with itself flipped.
+    with q the ``quantile`` of the maxima of d over good images. A remembered image, known by its path, is compared with
+    the patches of the others; where there is a single good image, it is compared with itself, and flipped for q.
 
     Args:
         model: a trained network; the features are those of its backbone, of a detector those of its teacher.
@@ -73,6 +73,8 @@ class PatchMemorySource(PriorSource):
         )
         self.layers = layers
         self.memory: list[torch.Tensor] = []
+        self.owners: list[torch.Tensor] = []
+        self.paths: list[str] = []
         self.scale = 1.0
 
     @staticmethod
@@ -103,13 +105,14 @@ class PatchMemorySource(PriorSource):
         for index in kept:
             images, _ = inputs_of(self.model, pseudo_collate([dataset[index]]))
             parts.append([feature.flatten(2)[0].T for feature in self.features(images)])
-        self.memory, owners = [], []
+        self.memory, self.owners = [], []
+        self.paths = [dataset.get_data_info(index)['img_path'] for index in kept]
         for layer in zip(*parts, strict=True):
             rows = torch.cat(layer)
             owner = torch.cat([torch.full((len(part),), n) for n, part in enumerate(layer)])
             chosen = torch.tensor(spread(range(len(rows)), self.options['max_patches']))
             self.memory.append(rows[chosen.to(rows.device)])
-            owners.append(owner[chosen].to(rows.device))
+            self.owners.append(owner[chosen].to(rows.device))
         single = len(good) == 1
         others = [index for index in good if index not in kept or len(kept) > 1 or single]
         compared = spread(others, self.options['compare'])
@@ -117,9 +120,7 @@ class PatchMemorySource(PriorSource):
         def look(images: torch.Tensor, indices: Sequence[int]) -> list[float]:
             if single:
                 return [max(float(self.distance(images.flip(dims)).max()) for dims in FLIPS.values())]
-            left_out = kept.index(indices[0]) if indices[0] in kept else None
-            memory = [m if left_out is None else m[o != left_out] for m, o in zip(self.memory, owners, strict=True)]
-            return [float(self.distance(images, memory).max())]
+            return [float(self.of_others(images, [dataset.get_data_info(indices[0])['img_path']]).max())]
 
         peaks = shared_out(look, self.model, dataset, compared)
         self.scale = quantile_of_good(peaks, self.options['quantile'], 'PatchMemorySource')
@@ -127,8 +128,18 @@ class PatchMemorySource(PriorSource):
     def maps(self, images: torch.Tensor, samples: Sequence = ()) -> torch.Tensor:
         if not self.memory:
             raise UsageError('PatchMemorySource: nothing is remembered yet, call fit with good images first')
-        distance = self.distance(images)
+        distance = self.of_others(images, [sample.get('img_path') for sample in samples])
         return distance / (distance + self.scale)
+
+    def of_others(self, images: torch.Tensor, paths: Sequence[str | None]) -> torch.Tensor:
+        """The d of each pixel (B, H, W), without the patches of an image itself."""
+        distance = self.distance(images)
+        for place, path in enumerate(paths):
+            if path in self.paths and len(self.paths) > 1:
+                own = self.paths.index(path)
+                memory = [m[o != own] for m, o in zip(self.memory, self.owners, strict=True)]
+                distance[place] = self.distance(images[place : place + 1], memory)[0]
+        return distance
 
     def distance(self, images: torch.Tensor, memory: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
         """The d of each pixel (B, H, W)."""

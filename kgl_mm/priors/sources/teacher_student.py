@@ -57,3 +57,21 @@ def calibrate(model: nn.Module, dataset: BaseDataset, batch_size: int = 4, num_w
 
     values = shared_out(look, model, dataset, good, batch_size, num_workers)
     model.head.calibrate(*torch.tensor(values, dtype=torch.float64).T.tolist())
+
+
+def standardize(model: nn.Module, dataset: BaseDataset, batch_size: int = 4, num_workers: int = 0) -> None:
+    """Set mean and deviation of a detector's channels by its teacher's maps of good images, as above."""
+    good = spread(good_indices(dataset), MOST)
+    if not good:
+        raise UsageError(f'{type(dataset).__name__}: has no good image, by which the channels of a teacher are scaled')
+
+    def look(images: torch.Tensor, _indices: Sequence[int]) -> list[list[torch.Tensor]]:
+        with torch.no_grad():
+            rows = [feature.double().transpose(0, 1).flatten(1) for feature in model.teacher(images)]
+        return [[torch.stack([x.sum(1), x.square().sum(1), torch.full_like(x[:, 0], x.shape[1])]).cpu() for x in rows]]
+
+    found = shared_out(look, model, dataset, good, batch_size, num_workers)
+    for scale, sums in zip(model.scales, zip(*found, strict=True), strict=True):
+        total, squares, number = torch.stack(sums).sum(0)
+        mean = total / number
+        scale.set(mean, (squares / number - mean.square()).clamp_min(0).sqrt())

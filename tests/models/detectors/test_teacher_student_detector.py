@@ -219,9 +219,37 @@ def test_what_is_wrong_is_said(settings, sentence):
 
 
 def test_a_student_that_does_not_fit_is_said():
-    model = detector(student=dict(TEACHER, channels=(4, 8, 6)))
     with pytest.raises(UsageError, match='choose another student'):
-        model(images())
+        detector(student=dict(TEACHER, channels=(4, 8, 6)))
+    with pytest.raises(UsageError, match='they must be maps C x h x w, alike'):
+        detector(student=dict(TEACHER, out_indices=(2,)))
+
+
+def test_both_are_compared_where_the_teacher_is_standardized():
+    model = detector().eval()
+    mean, deviation = torch.linspace(-1, 1, 8), torch.linspace(0.5, 2, 8)
+    model.scales[1].set(mean, deviation)
+    with torch.no_grad():
+        taught, learned = model.extract_feat(images())
+        fused = [block(feature)[0] for block, feature in zip(model.blocks, model.student(images()), strict=True)]
+        for found, raw in ((taught, model.teacher(images())), (learned, fused)):
+            assert torch.equal(found[0], raw[0])
+            expected = (raw[1].double() - mean[:, None, None]) / deviation[:, None, None]
+            torch.testing.assert_close(found[1], expected.float())
+        losses = model(images(), samples(0, 0), mode='loss')
+        assert losses['loss_distillation'].item() == pytest.approx(
+            model.head.per_image((taught, learned)).mean().item()
+        )
+        model.standardize = False
+        assert torch.equal(model.extract_feat(images())[0][1], model.teacher(images())[1])
+
+
+def test_a_channel_that_never_moves_does_not_outweigh_the_others():
+    scale = detector().scales[0]
+    scale.set(torch.zeros(8), torch.tensor([0.0, 4, 2, 2, 2, 2, 2, 2]))
+    assert scale.deviation.flatten().tolist() == pytest.approx([0.004, 4, 2, 2, 2, 2, 2, 2])
+    scale.set(torch.zeros(8), torch.zeros(8))
+    assert torch.equal(scale(torch.ones(1, 8, 1, 1)), torch.ones(1, 8, 1, 1))
 
 
 def test_a_defect_is_found_where_it_is():

@@ -12,7 +12,14 @@ from mmpretrain.registry import MODELS
 from kgl_mm.errors import UsageError
 from kgl_mm.priors import PriorSource, PriorStore
 from kgl_mm.priors.generation import as_tested, generate
-from kgl_mm.priors.sources import FolderSource, PatchMemorySource, SaliencySource, TeacherStudentSource, calibrate
+from kgl_mm.priors.sources import (
+    FolderSource,
+    PatchMemorySource,
+    SaliencySource,
+    TeacherStudentSource,
+    calibrate,
+    standardize,
+)
 from kgl_mm.priors.sources.base import good_indices
 from kgl_mm.registry import PRIOR_SOURCES
 from kgl_mm.saliency import LayerCAM
@@ -96,10 +103,22 @@ def test_a_detector_is_calibrated_once(write, detector, surfaces):
     assert max(peaks) == pytest.approx(0.5, abs=0.1)
 
 
+def test_the_channels_of_a_teacher_by_its_good_images(detector, surfaces):
+    standardize(detector, surfaces, batch_size=3)
+    good = [surfaces[index]['inputs'] for index in good_indices(surfaces)]
+    images = detector.data_preprocessor(dict(inputs=good, data_samples=None))['inputs']
+    with torch.no_grad():
+        for scale, feature in zip(detector.scales, detector.teacher(images), strict=True):
+            torch.testing.assert_close(scale.mean, feature.double().mean((0, 2, 3)).float().view_as(scale.mean))
+            spread = feature.double().var((0, 2, 3), correction=0).sqrt().float()
+            torch.testing.assert_close(scale.deviation, spread.view_as(scale.mean), rtol=1e-4, atol=1e-6)
+
+
 def test_calibration_needs_a_good_image(detector, surfaces):
     defective = [i for i in range(len(surfaces)) if i not in good_indices(surfaces)]
-    with pytest.raises(UsageError, match='has no good image'):
-        calibrate(detector, surfaces.get_subset(defective))
+    for scale in (calibrate, standardize):
+        with pytest.raises(UsageError, match='has no good image'):
+            scale(detector, surfaces.get_subset(defective))
     calibrate(detector, surfaces.get_subset(good_indices(surfaces)[:1]))
     score, peak = detector.head.score_scale, detector.head.map_scale
     assert score.item() == pytest.approx(peak.item(), rel=0.1)
@@ -126,6 +145,15 @@ def test_patch_memory_by_its_formula(model, surfaces):
         closest = max(torch.cosine_similarity(seen[:, y, x], patch, dim=0) for patch in known)
         assert found[0, y, x].item() == pytest.approx(1 - closest.item(), abs=1e-5)
     torch.testing.assert_close(source.maps(images), found / (found + source.scale))
+    remembered, mine = features(good[0])
+    assert source.distance(remembered).max() < 1e-5
+    samples = [surfaces[index]['data_samples'] for index in (1, good[0])]
+    both = source.maps(torch.cat([images, remembered]), samples)
+    torch.testing.assert_close(both[:1], source.maps(images))
+    other = features(good[-1])[1].flatten(1).T  # its own patches do not count
+    closest = max(torch.cosine_similarity(mine[:, 3, 50], patch, dim=0) for patch in other)
+    away = 1 - closest.item()
+    assert both[1, 3, 50].item() == pytest.approx(away / (away + source.scale), abs=1e-5)
 
 
 @pytest.mark.parametrize('good', [1, 2, 5])
