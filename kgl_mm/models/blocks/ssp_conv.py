@@ -32,9 +32,10 @@ class SSPConv(nn.Module):
 
     With K_i the kernels, of ``corner`` x ``corner``, and ``gap`` positions between each and the one in the middle::
 
-        out = attention(ReLU(K_1 * x + K_2 * x + K_3 * x + K_4 * x + b)),   x, out: B x C x H x W
+        out = attention(ReLU(s (K_1 * x + K_2 * x + K_3 * x + K_4 * x) + b)),   x, out: B x C x H x W
         loss = mean((out - x)^2)
 
+    ``s`` is 1, and where some corners lie beyond the border, the number of all their positions over that of those seen.
     The convolution is blind: without attention the value at a position never influences the output at that position.
     Attention is not, since it sees the mean of the whole map, in which that value has its share.
 
@@ -54,22 +55,26 @@ class SSPConv(nn.Module):
         check_number(0, whole=True, gap=gap)
         check_choice(('none', 'se', 'simam'), attention=attention)
         self.corner, self.gap = corner, gap
-        # the same place of all four corners is one convolution, its rows and columns far apart; one bias is enough
-        apart = corner + 2 * gap + 1
-        taps = [nn.Conv2d(channels, channels, 2, dilation=apart, bias=not i) for i in range(corner**2)]
+        # the same place of all four corners is one convolution, its rows and columns far apart
+        self.apart = corner + 2 * gap + 1
+        taps = [nn.Conv2d(channels, channels, 2, dilation=self.apart, bias=False) for _ in range(corner**2)]
         self.corners = nn.ModuleList(taps)
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
         kinds = dict(none=nn.Identity, se=lambda: _SqueezeExcite(channels, reduction), simam=SimAM)
         self.attention = kinds[attention]()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = sum(conv(part) for conv, part in zip(self.corners, self._places(x), strict=True))
+        one, four = torch.ones_like(x[:1, :1]), x.new_ones(1, 1, 2, 2)
+        seen = sum(F.conv2d(part, four, dilation=self.apart) for part in self._places(one)).clamp_min(1)
+        return self.attention((found * (4 * self.corner**2 / seen) + self.bias.to(found.dtype)).relu())
+
+    def _places(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """For each place of a corner the part of the padded map on which its convolution is as large as the map."""
         padded = F.pad(x, [self.corner + self.gap] * 4)
         height, width = (size - self.corner + 1 for size in padded.shape[2:])
-        places = [(row, column) for row in range(self.corner) for column in range(self.corner)]
-        seen = [
-            conv(padded[:, :, row : row + height, column : column + width])
-            for conv, (row, column) in zip(self.corners, places, strict=True)
-        ]
-        return self.attention(sum(seen).relu())
+        places = range(self.corner)
+        return [padded[:, :, row : row + height, column : column + width] for row in places for column in places]
 
     @staticmethod
     def loss(predicted: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -71,9 +71,24 @@ def masked(block):
 def test_ssp_conv_is_a_convolution_with_a_masked_kernel(corner, gap, size):
     torch.manual_seed(0)
     block = SSPConv(3, corner, gap).double()
+    torch.nn.init.normal_(block.bias)
     x = torch.randn(2, 3, *size, dtype=torch.float64)
-    expected = F.conv2d(x, masked(block), block.corners[0].bias, padding=corner + gap).relu()
-    torch.testing.assert_close(block(x), expected)
+    found = F.conv2d(x, masked(block), padding=corner + gap)
+    apart = [*range(-corner - gap, -gap), *range(gap + 1, corner + gap + 1)]
+    rows, columns = (
+        torch.tensor([sum(0 <= at + o < length for o in apart) for at in range(length)]) for length in size
+    )
+    seen = (rows[:, None] * columns).clamp_min(1)
+    torch.testing.assert_close(block(x), (found * 4 * corner**2 / seen + block.bias).relu())
+
+
+def test_the_border_is_predicted_as_well_as_the_middle():
+    """Where all positions are alike, and all corners, those that see fewer find the same."""
+    block = SSPConv(4)
+    torch.nn.init.constant_(block.corners[0].weight, 0.1)
+    found = block(torch.rand(1, 4, 1, 1).expand(1, 4, 6, 7))
+    assert found.any()
+    torch.testing.assert_close(found, found[:, :, 3:4, 3:4].expand_as(found))
 
 
 @settings(deadline=None, max_examples=25)
@@ -108,7 +123,9 @@ def test_the_attention_of_ssp_conv_by_hand():
     block = SSPConv(16, attention='se')
     x = torch.randn(2, 16, 6, 6)
     plain = SSPConv(16)
-    plain.load_state_dict({name: value for name, value in block.state_dict().items() if name.startswith('corners')})
+    plain.load_state_dict(
+        {name: value for name, value in block.state_dict().items() if not name.startswith('attention')}
+    )
     _, squeeze, _, excite, _ = block.attention.gate
     seen = plain(x)
     hidden = (seen.mean((2, 3)) @ squeeze.weight[:, :, 0, 0].T + squeeze.bias).relu()
@@ -140,6 +157,16 @@ def test_aff_by_its_formula():
     weight = torch.sigmoid(gate(block.local, both) + gate(block.whole[1:], both.mean((2, 3), keepdim=True)))
     torch.testing.assert_close(block(x, y), weight * x + (1 - weight) * y)
     torch.testing.assert_close(block.eval()(x, x), x)  # whatever the weights
+
+
+@pytest.mark.parametrize('start', [0.02, 0.5, 0.98])
+def test_aff_starts_where_it_should(start):
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 3, 64, 9, 9)
+    weight = (AFF(64, start=start).eval()(x, y) - y) / (x - y)
+    assert weight.median().item() == pytest.approx(start, abs=0.1)
+    with pytest.raises(UsageError, match='start=1'):
+        AFF(64, start=1)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, *HALVES])
