@@ -67,14 +67,14 @@ def patch_core(backbone: nn.Module, batches: Callable, patches: int) -> nn.Modul
     return model.eval()
 
 
-def stfpm(teacher: nn.Module, student: nn.Module, batches: Callable, epochs: int) -> nn.Module:
+def stfpm(teacher: nn.Module, student: nn.Module, batches: Callable, epochs: int, rate: float) -> nn.Module:
     from anomalib.models.components import TimmFeatureExtractor
     from anomalib.models.image.stfpm.loss import STFPMLoss
     from anomalib.models.image.stfpm.torch_model import STFPMModel
 
     model = STFPMModel(layers_of(teacher, 3), copy.deepcopy(teacher))
     model.student_model = TimmFeatureExtractor(student, layers_of(student, 3), requires_grad=True)
-    optimizer = torch.optim.SGD(model.student_model.parameters(), lr=0.4, momentum=0.9, weight_decay=1e-3)
+    optimizer = torch.optim.SGD(model.student_model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-3)
     of_32 = STFPMLoss()  # a sum over images; the learning rate is for the 32 that anomalib gives it at once
     return fitted(model, lambda t, s: of_32(t, s) * 32 / len(next(iter(t.values()))), optimizer, batches, epochs)
 
@@ -112,7 +112,7 @@ def compare(work_dir: Path, args) -> dict[str, dict[str, float]]:
     backbone = getattr(first.model, 'teacher', None) or first.model.backbone
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         student = MODELS.build(backbone_config(first.config.model))
-        train, test = DATASETS.build(first.config.train_dataloader.dataset), load_dataset(ours.config, 'test')
+        train, test = DATASETS.build(first.config.train_dataloader.dataset), load_dataset(ours.config, args.split)
         seen = load_dataset(first.config, 'train')  # without augmentation
 
     def given(found: list) -> dict:
@@ -130,7 +130,7 @@ def compare(work_dir: Path, args) -> dict[str, dict[str, float]]:
     epochs = args.epochs or first.config.train_cfg.max_epochs
     makers = {
         'PatchCore': lambda: patch_core(backbone, lambda: batches(seen), args.patches),
-        'STFPM': lambda: stfpm(backbone, student, batches, epochs),
+        'STFPM': lambda: stfpm(backbone, student, batches, epochs, args.rate),
     }
     fits = all(size % 32 == 0 for size in tested[0]['inputs'].shape[2:])
     if getattr(backbone, 'depth', None) in (18, 34, 50) and fits:
@@ -191,6 +191,8 @@ def main() -> None:
     parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='of runs')
     parser.add_argument('--patches', type=int, default=2000, help='that PatchCore keeps')
     parser.add_argument('--epochs', type=int, help='of what has a student (default: those of our first stage)')
+    parser.add_argument('--rate', type=float, default=0.4, help='of learning, of STFPM (default: that of anomalib)')
+    parser.add_argument('--split', choices=('val', 'test'), default='test', help='val to choose a rate by')
     parser.add_argument('--rounds', type=int, default=10, help='of timing')
     parser.add_argument('--out', type=Path, help='a CSV file of all rows')
     args = parser.parse_args()
