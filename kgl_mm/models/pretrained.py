@@ -13,9 +13,13 @@ def check_pretrained(network: nn.Module, name: str) -> None:
         network: with its ``init_cfg``; with any other there is nothing to check.
         name: of it in a config, such as ``model.backbone``.
     """
-    settings = getattr(network, 'init_cfg', None)
-    if not isinstance(settings, dict) or settings.get('type') != 'Pretrained':
-        return
+    given = getattr(network, 'init_cfg', None)
+    for settings in given if isinstance(given, list) else [given]:
+        if isinstance(settings, dict) and settings.get('type') == 'Pretrained':
+            _check(network, settings, name)
+
+
+def _check(network: nn.Module, settings: dict, name: str) -> None:
     path, prefix, part = settings['checkpoint'], settings.get('prefix') or '', name.rpartition('.')[2]
     try:
         saved = CheckpointLoader.load_checkpoint(path, 'cpu')

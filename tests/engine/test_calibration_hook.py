@@ -3,6 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
+from mmengine.hooks import EMAHook
+from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 
 from kgl_mm.engine.hooks import CalibrationHook, PriorGenerationHook, SafeCheckpointHook
@@ -34,6 +36,10 @@ def test_what_does_not_fit_is_refused():
         CalibrationHook().before_train(runner)
     runner.model.head = SimpleNamespace(calibrate=None)
     with pytest.raises(UsageError, match=r'by_epoch=True'):
+        CalibrationHook().before_train(runner)
+    runner.train_loop = EpochBasedTrainLoop.__new__(EpochBasedTrainLoop)
+    runner.hooks = [EMAHook()]
+    with pytest.raises(UsageError, match='remove EMAHook'):
         CalibrationHook().before_train(runner)
     with pytest.raises(UsageError, match='batch_size=0'):
         CalibrationHook(batch_size=0)

@@ -51,3 +51,9 @@ def test_images_of_several_sizes_are_said_before_the_training(tmp_path):
         PriorGenerationHook(method, batch_size=1).before_train(runner)
         resize = [pipeline[0], dict(type='Resize', scale=(32, 32)), pipeline[1]]
         PriorGenerationHook(method, pipeline=resize).before_train(runner)
+        (tmp_path / 'maps').mkdir()
+        cv2.imwrite(str(tmp_path / 'maps/elsewhere.png'), pixels)
+        folder = dict(type='kgl_mm.FolderSource', folder=str(tmp_path / 'maps'))
+        with pytest.raises(UsageError, match=r"none of its 1 maps is that of .*png; add it, or set missing='empty'"):
+            PriorGenerationHook(folder, pipeline=resize).before_train(runner)
+        PriorGenerationHook(dict(folder, missing='empty'), pipeline=resize).before_train(runner)

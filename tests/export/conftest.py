@@ -67,6 +67,8 @@ def write_run(
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
             module.bias.data.normal_(0, 0.1)
+    for scale in getattr(model, 'scales', ()):  # as a teacher's are
+        scale.set(torch.randn(scale.mean.numel()), torch.rand(scale.mean.numel()) + 0.5)
     for parameter in model.head.parameters():
         parameter.data.mul_(3)
     hub = dict(runtime_info=dict(threshold=threshold) if threshold else {})

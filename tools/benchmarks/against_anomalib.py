@@ -203,14 +203,18 @@ def main() -> None:
     found = {}
     for work_dir in args.work_dirs:
         found[str(work_dir)] = compare(work_dir, args)
-        show(found, anomalib.__version__)
+        show(found, anomalib.__version__, f'{args.split} part, learning rate {args.rate:g} of STFPM')
     if args.out:
-        table = [dict(run=run, model=name, **row) for run, rows in found.items() for name, row in rows.items()]
+        table = [
+            dict(run=run, model=name, split=args.split, rate=args.rate, **row)
+            for run, rows in found.items()
+            for name, row in rows.items()
+        ]
         write_summary(table, args.out)
 
 
-def show(found: dict, version: str) -> None:
-    print(f'anomalib {version}, {len(found)} runs, {torch.get_num_threads()} threads')
+def show(found: dict, version: str, shared: str) -> None:
+    print(f'anomalib {version}, {len(found)} runs, {torch.get_num_threads()} threads, {shared}')
     for name in next(iter(found.values())):
         rows = [models[name] for models in found.values()]
         means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

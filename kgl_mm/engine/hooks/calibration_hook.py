@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.utils import get_ori_model
 
@@ -42,6 +42,10 @@ class CalibrationHook(Hook):
             raise UsageError(f'CalibrationHook: {type(model).__name__} has no head that can be calibrated; remove it')
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise UsageError('CalibrationHook: scales belong to the end of an epoch; set train_cfg.by_epoch=True')
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise UsageError(
+                'CalibrationHook: averaged weights would be saved with the scales of others; remove EMAHook'
+            )
         self.dataset = as_tested(runner.train_dataloader.dataset, self.pipeline or test_pipeline(runner.cfg))
         if self._batch_size(runner) > 1:
             refuse_several_sizes(self.dataset, 'set batch_size=1 of CalibrationHook')

@@ -84,7 +84,7 @@ class PriorGenerationHook(Hook):
         refuse_what_does_not_stack(runner.train_dataloader)
         if self.batch_size > 1:
             refuse_several_sizes(dataset, 'set batch_size=1 of PriorGenerationHook')
-        build_source(self.method, get_ori_model(runner.model))
+        build_source(self.method, get_ori_model(runner.model)).check(dataset)
         store = Path(runner.work_dir, self.out)
         if not runner._resume:
             barrier()  # every process has looked before the first one changes what is there

@@ -54,4 +54,4 @@ class AFF(nn.Module):
             raise UsageError(f'AFF: maps of {tuple(x.shape)} and {tuple(y.shape)} cannot be fused, bring them to one')
         both = x + y
         weight = (self.local(both) + self.whole(both)).sigmoid()
-        return torch.lerp(y, x, weight)
+        return torch.lerp(y.to(both), x.to(both), weight.to(both))  # which mixed precision makes of several types

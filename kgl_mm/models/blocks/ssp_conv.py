@@ -35,7 +35,8 @@ class SSPConv(nn.Module):
         out = attention(ReLU(s (K_1 * x + K_2 * x + K_3 * x + K_4 * x) + b)),   x, out: B x C x H x W
         loss = mean((out - x)^2)
 
-    ``s`` is 1, and where some corners lie beyond the border, the number of all their positions over that of those seen.
+    ``s`` is 1, and where some corners lie beyond the border, the number of all their positions over that of those seen;
+    where all do, out = attention(ReLU(b)).
     The convolution is blind: without attention the value at a position never influences the output at that position.
     Attention is not, since it sees the mean of the whole map, in which that value has its share.
 

@@ -186,20 +186,22 @@ class _Predicted(nn.Module):
 
 def _untrained(teacher: dict) -> dict:
     """The same network, with the weights that it begins a training with."""
+    if learned := [key for key in ('pretrained', 'checkpoint_path') if teacher.get(key)]:
+        raise UsageError(f'model.teacher.{learned[0]}: the student would have these weights too; give a student')
     init = teacher.get('init_cfg')
-    pretrained = isinstance(init, dict) and init.get('type') == 'Pretrained'
-    return {key: value for key, value in teacher.items() if key != 'init_cfg' or not pretrained}
+    inits = [each for each in (init if isinstance(init, list) else [init]) if each and each['type'] != 'Pretrained']
+    return {key: value for key, value in teacher.items() if key != 'init_cfg'} | (dict(init_cfg=inits) if inits else {})
 
 
 def _maps(network: nn.Module) -> Sequence[torch.Tensor]:
     """What a network puts out, found by trying."""
     training = network.training
     network.eval()  # which those of mmpretrain do not return
+    colours = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     try:
         with torch.no_grad():
-            found = network(torch.zeros(1, 3, 64, 64))
-        return [feature.detach() for feature in found]
-    except (RuntimeError, AttributeError, IndexError) as error:
+            return list(network(torch.zeros(1, colours, 224, 224)))
+    except (RuntimeError, AttributeError, IndexError, AssertionError) as error:
         raise UsageError(f'{type(network).__name__}: puts out no feature maps ({first_line(error)})') from error
     finally:
         network.train(training)

@@ -56,6 +56,9 @@ class PriorSource:
     def fit(self, dataset: BaseDataset) -> None:
         """Learn from the good images among these, seen as a test sees them; the same in every process."""
 
+    def check(self, dataset: BaseDataset) -> None:
+        """Say what would keep it from giving maps of these images, before a long training comes to that."""
+
     def maps(self, images: torch.Tensor, samples: Sequence = ()) -> torch.Tensor:
         """Maps (B, H, W) of images (B, C, H, W); ``samples`` are their data samples, with ``img_path``."""
         raise NotImplementedError
@@ -99,6 +102,13 @@ def good_indices(dataset: BaseDataset) -> list[int]:
     if isinstance(dataset, DefectDataset) and not has_good_class(dataset):
         return [index for index, info in enumerate(infos) if 'gt_label' not in info]
     return [index for index, info in enumerate(infos) if not np.any(info.get('gt_label', 0))]
+
+
+def needed_good(dataset: BaseDataset, why: str) -> list[int]:
+    """The same, where none is an error, and ``why``."""
+    if good := good_indices(dataset):
+        return good
+    raise UsageError(f'{type(dataset).__name__}: has no good image, {why}')
 
 
 def spread(values: Sequence, number: int) -> list:

@@ -14,7 +14,7 @@ from kgl_mm.saliency import Explanation
 from kgl_mm.saliency.base import FLIPS, full_precision, resize
 
 from . import clip
-from .base import PriorSource, good_indices, quantile_of_good, shared_out, spread
+from .base import PriorSource, needed_good, quantile_of_good, shared_out, spread
 
 ROWS = 2048  # patches compared at once
 
@@ -120,9 +120,7 @@ class ClipSource(PriorSource):
                 self.directions = clip.text_directions(self.model, self.tokenizer, self.texts)
 
     def fit(self, dataset: BaseDataset) -> None:
-        good = good_indices(dataset)
-        if not good:
-            raise UsageError(f'{type(dataset).__name__}: has no good image, and ClipSource compares with some')
+        good = needed_good(dataset, 'and ClipSource compares with some')
         kept, single = spread(good, self.k), len(good) == 1
         remember = lambda images, _: [self.embed(images)[0].cpu()]  # noqa: E731
         if kept:

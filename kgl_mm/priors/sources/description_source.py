@@ -21,7 +21,7 @@ from kgl_mm.priors.fingerprint import hash_of_model
 from kgl_mm.registry import PRIOR_SOURCES
 from kgl_mm.saliency.base import full_precision, resize
 
-from .base import PriorSource, good_indices, inputs_of, quantile_of_good, shared_out, spread
+from .base import PriorSource, inputs_of, needed_good, quantile_of_good, shared_out, spread
 
 LEVELS = 4
 HELD_BACK = 5  # of so many good images one is kept for the scale
@@ -102,9 +102,7 @@ class DescriptionSource(PriorSource):
         return hashlib.sha256(' '.join(parts).encode()).hexdigest()
 
     def fit(self, dataset: BaseDataset) -> None:
-        good = good_indices(dataset)
-        if not good:
-            raise UsageError(f'{type(dataset).__name__}: has no good image, and DescriptionSource draws on some')
+        good = needed_good(dataset, 'and DescriptionSource draws on some')
         kept_back = spread(good, min(self.options['compare'], len(good) // HELD_BACK))
         drawn_on = spread([index for index in good if index not in kept_back], self.options['k'])
         first, _ = inputs_of(self.model, dict(inputs=[dataset[good[0]]['inputs']], data_samples=[DataSample()]))

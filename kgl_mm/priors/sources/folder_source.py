@@ -22,9 +22,9 @@ class FolderSource(PriorSource):
     """Maps that were made elsewhere, or the real masks of the data set as the ceiling of what a prior can be.
 
     The map of ``some/where/kos01/Part5.jpg`` is ``FOLDER/kos01/Part5.png`` or ``FOLDER/kos01/Part5.jpg.png``, or the
-    same with a shorter or longer end of the path, of which the longest counts. Maps of whole numbers are divided by the
-    largest value of their type, so to [0, 1]. Those of floats, not negative, may have any scale: q being the
-    ``quantile`` of the maxima of good images, a value v becomes v / (v + q).
+    same with a shorter or longer end of the path, of which the longest counts. Maps of 8 or 16 bits are divided by the
+    largest value of their type, so to [0, 1]. All others, not negative, may have any scale: q being the ``quantile`` of
+    the maxima of good images, a value v becomes v / (v + q).
 
     Args:
         folder: of PNG, TIFF or NPY files, one an image.
@@ -82,6 +82,13 @@ class FolderSource(PriorSource):
         others = (path for path in self.files.values() if path.suffix.lower() != '.png')
         if peaks or any(_read(path).dtype.kind == 'f' for path in others):
             self.scale = quantile_of_good(peaks, self.quantile, f'{self.folder}')
+
+    def check(self, dataset: BaseDataset) -> None:
+        if self.learns:
+            self.fit(dataset)
+        for index in range(len(dataset)):
+            info = dataset.get_data_info(index)
+            self._mask(info) if self.is_of_masks else self._map(info['img_path'])
 
     def maps(self, images: torch.Tensor, samples: Sequence = ()) -> torch.Tensor:
         result = images.new_zeros(len(images), *images.shape[2:])
@@ -161,11 +168,10 @@ def _read(path: Path) -> np.ndarray:
         found = None
     if found is None or not np.issubdtype(found.dtype, np.number):
         raise UsageError(f'{path}: cannot be read as a map')
-    found = found.squeeze()
-    if found.ndim == 3:
-        found = found[..., :3].max(2)
+    if found.ndim == 3:  # a map of one channel, or a picture whose brightest colour counts
+        found = found[0] if found.shape[0] == 1 else found[..., :3].max(2) if found.shape[2] in (1, 3, 4) else found
     if found.dtype.kind not in 'u' or found.dtype.itemsize > 2:
         found = found.astype(np.float32)
-    if found.ndim != 2 or not np.isfinite(found).all() or found.min() < 0:
+    if found.ndim != 2 or not found.size or not np.isfinite(found).all() or found.min() < 0:
         raise UsageError(f'{path}: a map must have two dimensions and be finite, nowhere below 0')
     return found

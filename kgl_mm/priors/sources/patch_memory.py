@@ -8,13 +8,14 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from kgl_mm.errors import UsageError, check_number
+from kgl_mm.models.pretrained import check_pretrained
 from kgl_mm.priors.fingerprint import hash_of_model
 from kgl_mm.registry import MODELS, PRIOR_SOURCES
 from kgl_mm.saliency.base import FLIPS, full_precision, resize
 from kgl_mm.saliency.layers import choose_layers, feature_map, named_layers
 from kgl_mm.saliency.one_pass import undisturbed
 
-from .base import PriorSource, good_indices, inputs_of, quantile_of_good, shared_out, spread
+from .base import PriorSource, inputs_of, needed_good, quantile_of_good, shared_out, spread
 
 ROWS = 2048  # patches compared at once
 
@@ -28,8 +29,9 @@ class PatchMemorySource(PriorSource):
         d(y, x) = mean over layers of 1 - max over remembered patches p of cos(f(y, x), p)
         map     = d / (d + q)
 
-    with q the ``quantile`` of the maxima of d over good images. A remembered image, known by its path, is compared with
-    the patches of the others; where there is a single good image, it is compared with itself, and flipped for q.
+    with q the ``quantile`` of the maxima of d over good images. A remembered image, known by the path of its data
+    sample, is compared with the patches of the others, but with its own where no other is remembered; where there is a
+    single good image, q comes of it flipped.
 
     Args:
         model: a trained network; the features are those of its backbone, of a detector those of its teacher.
@@ -96,9 +98,7 @@ class PatchMemorySource(PriorSource):
             self.layers = choose_layers(self.network, images, self.options['depth'])
 
     def fit(self, dataset: BaseDataset) -> None:
-        good = good_indices(dataset)
-        if not good:
-            raise UsageError(f'{type(dataset).__name__}: has no good image, and PatchMemorySource remembers some')
+        good = needed_good(dataset, 'and PatchMemorySource remembers some')
         self.prepare(inputs_of(self.model, pseudo_collate([dataset[good[0]]]))[0])
         kept = spread(good, self.options['k'])
         parts = []
@@ -177,5 +177,6 @@ def _built(network: dict, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmpretrain'):
         torch.manual_seed(seed)
         built = MODELS.build(dict(network))
+        check_pretrained(built, 'network')
         built.init_weights()
     return built.requires_grad_(False)

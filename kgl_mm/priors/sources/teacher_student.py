@@ -7,8 +7,9 @@ from torch import nn
 from kgl_mm.errors import UsageError
 from kgl_mm.registry import PRIOR_SOURCES
 from kgl_mm.saliency import AnomalyMap
+from kgl_mm.saliency.base import full_precision
 
-from .base import good_indices, shared_out, spread
+from .base import needed_good, shared_out, spread
 from .saliency_source import SaliencySource
 
 MOST = 500
@@ -39,14 +40,12 @@ class TeacherStudentSource(SaliencySource):
         return not self.model.head.is_calibrated
 
     def fit(self, dataset: BaseDataset) -> None:
-        calibrate(self.model, dataset)
+        calibrate(self.model, dataset, batch_size=1)  # images may differ in size
 
 
 def calibrate(model: nn.Module, dataset: BaseDataset, batch_size: int = 4, num_workers: int = 0) -> None:
     """Set the scales of a detector by good images of a data set, seen as a test sees them; by all processes."""
-    good = spread(good_indices(dataset), MOST)
-    if not good:
-        raise UsageError(f'{type(dataset).__name__}: has no good image, by which the scores of a detector are scaled')
+    good = spread(needed_good(dataset, 'by which the scores of a detector are scaled'), MOST)
     model.head.calibrate([1.0], [1.0])
     method = AnomalyMap(model)
 
@@ -61,12 +60,10 @@ def calibrate(model: nn.Module, dataset: BaseDataset, batch_size: int = 4, num_w
 
 def standardize(model: nn.Module, dataset: BaseDataset, batch_size: int = 4, num_workers: int = 0) -> None:
     """Set mean and deviation of a detector's channels by its teacher's maps of good images, as above."""
-    good = spread(good_indices(dataset), MOST)
-    if not good:
-        raise UsageError(f'{type(dataset).__name__}: has no good image, by which the channels of a teacher are scaled')
+    good = spread(needed_good(dataset, 'by which the channels of a teacher are scaled'), MOST)
 
     def look(images: torch.Tensor, _indices: Sequence[int]) -> list[list[torch.Tensor]]:
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(images):
             rows = [feature.double().transpose(0, 1).flatten(1) for feature in model.teacher(images)]
         return [[torch.stack([x.sum(1), x.square().sum(1), torch.full_like(x[:, 0], x.shape[1])]).cpu() for x in rows]]
 
@@ -74,4 +71,6 @@ def standardize(model: nn.Module, dataset: BaseDataset, batch_size: int = 4, num
     for scale, sums in zip(model.scales, zip(*found, strict=True), strict=True):
         total, squares, number = torch.stack(sums).sum(0)
         mean = total / number
+        if not squares.isfinite().all():
+            raise UsageError('what the teacher puts out is not finite: its weights or data_preprocessor are broken')
         scale.set(mean, (squares / number - mean.square()).clamp_min(0).sqrt())

@@ -9,6 +9,7 @@ from mmpretrain.structures import DataSample
 from kgl_mm.engine.config import load_config
 from kgl_mm.errors import UsageError
 from kgl_mm.models import AFF, SimAM, TeacherStudentDetector
+from kgl_mm.models.detectors.teacher_student_detector import _untrained
 from kgl_mm.priors.fingerprint import hash_of_model
 from kgl_mm.saliency import AnomalyMap, LayerCAM
 
@@ -198,6 +199,28 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, where, sentence):
     init = dict(type='Pretrained', checkpoint=path) | (dict(prefix=prefix) if prefix else {})
     with pytest.raises(UsageError, match=sentence):
         detector(teacher=dict(TEACHER, init_cfg=init)).init_weights()
+
+
+def test_a_student_never_begins_with_the_weights_of_its_teacher(tmp_path):
+    path, trained = saved(tmp_path, '')
+    inits = [dict(type='Kaiming', layer='Conv2d'), dict(type='Pretrained', checkpoint=path)]
+    model = detector(teacher=dict(TEACHER, init_cfg=inits))
+    model.init_weights()
+    assert all(torch.equal(a, b) for a, b in zip(model.teacher.parameters(), trained.parameters(), strict=True))
+    assert not torch.equal(next(model.student.parameters()), next(trained.parameters()))
+    absent = detector(teacher=dict(TEACHER, init_cfg=[dict(inits[1], checkpoint=str(tmp_path / 'absent.pth'))]))
+    with pytest.raises(UsageError, match=r'absent\.pth cannot be loaded'):
+        absent.init_weights()
+    with pytest.raises(UsageError, match='pretrained: the student would have these weights too; give a student'):
+        _untrained(dict(type='TIMMBackbone', model_name='resnet18', pretrained=True))
+
+
+def test_a_teacher_of_gray_images_and_one_that_wants_large_ones():
+    gray = dict(TEACHER, in_channels=1)
+    model = detector(teacher=gray, data_preprocessor=dict(mean=[0.0], std=[1.0]))
+    assert model(images()[:, :1]).shape == (2, 2)
+    swin = dict(type='SwinTransformer', arch='tiny', img_size=224, out_indices=(2, 3), drop_path_rate=0.0)
+    assert len(detector(teacher=swin).scales) == 2
 
 
 def test_a_random_teacher_is_that_of_the_seed():

@@ -114,6 +114,20 @@ def test_the_channels_of_a_teacher_by_its_good_images(detector, surfaces):
             torch.testing.assert_close(scale.deviation, spread.view_as(scale.mean), rtol=1e-4, atol=1e-6)
 
 
+def test_a_teacher_that_is_broken_is_said(detector, surfaces):
+    with torch.no_grad():
+        next(detector.teacher.parameters()).fill_(torch.inf)
+    with pytest.raises(UsageError, match='what the teacher puts out is not finite'):
+        standardize(detector, surfaces)
+
+
+def test_a_detector_that_nobody_calibrated_and_images_of_many_sizes(write, detector, parts):
+    dataset = parts((32, 40), (48, 24), (33, 35), (40, 64), (20, 80), good=4)
+    store, _ = write(TeacherStudentSource(detector), 'a', dataset, batch_size=1)
+    assert len(store.keys()) == 5
+    assert detector.head.is_calibrated
+
+
 def test_calibration_needs_a_good_image(detector, surfaces):
     defective = [i for i in range(len(surfaces)) if i not in good_indices(surfaces)]
     for scale in (calibrate, standardize):
@@ -186,6 +200,23 @@ def test_patch_memory_with_a_network_of_its_own_and_images_of_many_sizes(write, 
     assert write(source(), 'b', dataset, batch_size=1)[1] == first  # the weights are those of its own seed
     assert write(source(seed=1), 'c', dataset, batch_size=1)[1] != first
     assert not PatchMemorySource.needs_model(dict(network=BACKBONE))
+
+
+def test_a_network_whose_weights_do_not_fit_is_refused(tmp_path):
+    wider = MODELS.build(dict(BACKBONE, channels=(8, 16)))
+    torch.save(dict(state_dict=wider.state_dict()), tmp_path / 'wider.pth')
+    for name, sentence in [('wider', 'of another network'), ('absent', 'absent.pth cannot be loaded')]:
+        init = dict(type='Pretrained', checkpoint=str(tmp_path / f'{name}.pth'))
+        with pytest.raises(UsageError, match=sentence):
+            PatchMemorySource(network=dict(BACKBONE, init_cfg=init))
+
+
+def test_a_single_remembered_image_of_several_is_compared_with_itself(model, surfaces):
+    source = PatchMemorySource(model, layers=['backbone.stages.0'], k=1)
+    source.fit(surfaces)
+    sample = surfaces[good_indices(surfaces)[0]]
+    images = model.data_preprocessor(dict(inputs=[sample['inputs']], data_samples=None))['inputs']
+    assert source.maps(images, [sample['data_samples']]).max() < 1e-3
 
 
 def test_what_is_wrong_with_a_patch_memory_is_said(model, surfaces):
@@ -278,10 +309,16 @@ def test_what_is_wrong_with_a_folder_is_said(write, parts, tmp_path):
         write(FolderSource(folder), 'a', dataset, batch_size=1)
     store, _ = write(FolderSource(folder, missing='empty'), 'b', dataset, batch_size=1)
     assert store.entry('dent/2.png')['peak'] == 0
-    for content, sentence in [(b'broken', 'cannot be read as a map'), (None, 'must have two dimensions')]:
-        (folder / 'dent/2.npy').write_bytes(content) if content else np.save(folder / 'dent/2.npy', -np.ones((2, 2)))
-        with pytest.raises(UsageError, match=sentence):
-            write(FolderSource(folder), 'c', dataset, batch_size=1)
+    (folder / 'dent/2.npy').write_bytes(b'broken')
+    with pytest.raises(UsageError, match='cannot be read as a map'):
+        write(FolderSource(folder), 'c', dataset, batch_size=1)
+    for wrong in (-np.ones((2, 2)), np.ones((0, 5)), np.ones((3, 8, 9)), np.ones(5), np.full((2, 2), np.nan)):
+        np.save(folder / 'dent/2.npy', wrong)
+        with pytest.raises(UsageError, match='must have two dimensions'):
+            FolderSource(folder).check(dataset)
+    for right in (np.ones((1, 5)), np.ones((1, 1)), np.ones((1, 8, 9)), np.ones((8, 9, 1)), np.ones((8, 9, 3))):
+        np.save(folder / 'dent/2.npy', right)
+        FolderSource(folder).check(dataset)
     for path in folder.rglob('*.npy'):
         np.save(path, np.ones((2, 2), np.float32))
     (folder / 'good/0.npy').unlink(), (folder / 'good/1.npy').unlink()
