@@ -1,4 +1,5 @@
-# What each part of a detector of good parts adds, on KolektorSDD at the size of ../slim_vgg_ksdd.py.
+# What each part of a detector of good parts adds, on KolektorSDD at half the size of ../slim_vgg_ksdd.py, which one core
+# trains in four minutes.
 _base_ = [
     '../_base_/detector_variants.py',
     '../_base_/datasets/ksdd.py',
@@ -6,7 +7,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-load = [*_base_.load[:-1], dict(type='kgl_mm.Resize', scale=(192, 528))]
+load = [*_base_.load[:-1], dict(type='kgl_mm.Resize', scale=(96, 264))]
 dataset = dict(protocol='clean', cache='memory')
 _loader = dict(num_workers=0, persistent_workers=False)
 train_dataloader = dict(
@@ -18,5 +19,5 @@ train_dataloader = dict(
 test_dataloader = dict(**_loader, batch_size=8, dataset=dict(**dataset, pipeline=[*load, *_base_.pack]))
 
 optim_wrapper = dict(optimizer=dict(lr=0.003))
-train_cfg = dict(max_epochs=30, val_interval=30)
-default_hooks = dict(checkpoint=dict(interval=30))
+train_cfg = dict(max_epochs=20, val_interval=20)
+default_hooks = dict(checkpoint=dict(interval=20))

@@ -122,6 +122,12 @@ def test_two_processes_share_one_calibration(two_processes, run_here, write_dete
     alone = next(iter(json.loads((tmp_path / 'one/metrics.json').read_text()).values()))['test']
     for name in ('AP', 'pixel_AUROC', 'pixel_AP', 'AUPRO'):
         assert found[name] == pytest.approx(alone[name], rel=1e-4)
+    assert run_here('train.py', str(config), '--work-dir', 'alone', '--data-options', 'val_fraction=0.3')[0] == 0
+    states = [
+        torch.load(tmp_path / f'{run}/stage1/epoch_3.pth', weights_only=True)['state_dict'] for run in ('two', 'alone')
+    ]
+    for name in ('scales.0.mean', 'scales.1.deviation'):
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-6, atol=1e-7)
 
 
 def test_a_folder_of_good_images_and_nothing_else(tool, write_detector, surfaces, tmp_path):
