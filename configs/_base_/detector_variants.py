@@ -7,6 +7,7 @@ _parts = dict(
     whole={},
     raw={'model.standardize': False},
     stpm={'model.ssp': None},
+    stpm_raw={'model.ssp': None, 'model.standardize': False},
     attention_none={'model.ssp.attention': 'none'},
     attention_se={'model.ssp.attention': 'se'},
     add={'model.fuse': 'add'},

@@ -1,5 +1,3 @@
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -31,13 +29,11 @@ class AFF(nn.Module):
     Args:
         channels: of both maps.
         reduction: r.
-        start: about what w is before any training, in (0, 1).
     """
 
-    def __init__(self, channels: int, reduction: int = 4, start: float = 0.5) -> None:
+    def __init__(self, channels: int, reduction: int = 4) -> None:
         super().__init__()
         check_number(1, whole=True, channels=channels, reduction=reduction)
-        check_number(0, 0.999, above=True, start=start)
         inner = max(channels // reduction, 1)
 
         def gate() -> list[nn.Module]:
@@ -46,8 +42,6 @@ class AFF(nn.Module):
 
         self.local = nn.Sequential(*gate())
         self.whole = nn.Sequential(nn.AdaptiveAvgPool2d(1), *gate())
-        for part in (self.local, self.whole):
-            nn.init.constant_(part[-1].bias, math.log(start / (1 - start)) / 2)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         if x.shape != y.shape:

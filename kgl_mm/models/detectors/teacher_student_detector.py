@@ -12,8 +12,6 @@ from kgl_mm.registry import MODELS
 from kgl_mm.saliency import AnomalyMap, evidence
 
 FUSIONS = ('aff', 'add', 'replace')
-START = 0.98
-"""The share of F at first, where it is fused by AFF: a student that begins with what it sees itself ends nearer."""
 
 
 @MODELS.register_module()
@@ -175,7 +173,7 @@ class _Predicted(nn.Module):
         super().__init__()
         self.ssp = MODELS.build(dict(type='kgl_mm.SSPConv', channels=channels) | dict(ssp))
         self.fuse = fuse
-        self.aff = AFF(channels, start=START) if fuse == 'aff' else None
+        self.aff = AFF(channels) if fuse == 'aff' else None
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         predicted = self.ssp(x)

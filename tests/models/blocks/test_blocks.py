@@ -167,17 +167,6 @@ def test_aff_takes_what_mixed_precision_makes():
             assert block(y, x).dtype == torch.float32
 
 
-@pytest.mark.parametrize('start', [0.02, 0.5, 0.98])
-def test_aff_starts_where_it_should(start):
-    block = AFF(64, start=start).eval()
-    for part in (block.local, block.whole):
-        torch.nn.init.zeros_(part[-2].weight), torch.nn.init.zeros_(part[-2].bias)
-    x, y = torch.randn(2, 3, 64, 9, 9)
-    torch.testing.assert_close(block(x, y), start * x + (1 - start) * y)
-    with pytest.raises(UsageError, match='start=1'):
-        AFF(64, start=1)
-
-
 @pytest.mark.parametrize('dtype', [torch.float32, *HALVES])
 @pytest.mark.parametrize('size', [(1, 1), (4, 3)])
 @pytest.mark.parametrize('training', [True, False])
