@@ -1,6 +1,6 @@
 # Guidance by source: the last stage is that of ksdd_avg.py, and what its priors come from varies. The classifier of the
 # first stage writes a layer for each source that needs no training of its own; saliency is guided_open, and masks_open
-# the ceiling. Few defects: --set data.num_positives=5,10,None.
+# the ceiling. Few defects: --set data.num_positives=5,10,None. Detectors look at half the size, as in ssp_kd_ksdd.py.
 _base_ = ['./ksdd_avg.py', '../_base_/detector.py']
 
 _write = dict(type='kgl_mm.PriorGenerationHook')
@@ -16,16 +16,18 @@ _hooks = [
 ]
 stages = dict(stage1=dict(custom_hooks=_hooks))
 
+_half = [*_base_.load[:-1], dict(type='kgl_mm.Resize', scale=(96, 264))]
 _good = dict(
     _base_.from_good,
     optim_wrapper=dict(_delete_=True, optimizer=dict(type='Adam', lr=0.003)),
-    train_cfg=dict(max_epochs=30, val_interval=30),
-    default_hooks=dict(checkpoint=dict(interval=30)),
+    train_cfg=dict(max_epochs=20, val_interval=20),
+    default_hooks=dict(checkpoint=dict(interval=20)),
     train_dataloader=dict(
         batch_size=8,
-        dataset=dict(num_positives=0, pipeline=_base_.stages.stage1.train_dataloader.dataset.pipeline),
+        dataset=dict(num_positives=0, pipeline=[*_half, *_base_.flips, *_base_.pack]),
         sampler=_base_.good_alone.sampler,
     ),
+    test_dataloader=dict(dataset=dict(pipeline=[*_half, *_base_.pack])),
 )
 _layer, _insist = 'train_dataloader.dataset.pipeline.3.layer', {'custom_hooks.0.insist': True}
 _teacher = {name: dict(_slim, init_cfg=init) for name, init in (('random', _random), ('neu', _neu))}
