@@ -1,5 +1,4 @@
-# What each part of a detector of good parts adds, on KolektorSDD at half the size of ../slim_vgg_ksdd.py, which one core
-# trains in four minutes.
+# What each part of a detector of good parts adds, on KolektorSDD at half the size of ../slim_vgg_ksdd.py.
 _base_ = [
     '../_base_/detector_variants.py',
     '../_base_/datasets/ksdd.py',
