@@ -31,6 +31,12 @@ def bind_priors(dataset: object) -> list[LoadPrior]:
     transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
     loaders = [transform for transform in _all(transforms) if isinstance(transform, LoadPrior)]
     let_priors_move(transforms)
+    for transform in _all(transforms):
+        if getattr(transform, 'draws_prior', False) and transform.label is not None and not has_good_class(dataset):
+            raise UsageError(
+                f'{type(transform).__name__}: class 0 is {dataset.metainfo["classes"][0]!r} and not good, so what is '
+                'drawn on would become another class: set label=None'
+            )
     if loaders and not getattr(loaders[0], 'is_bound', False):
         dataset.full_init()
         infos = [dataset.get_data_info(index) for index in range(len(dataset))]

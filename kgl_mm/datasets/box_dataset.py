@@ -58,6 +58,8 @@ class BoxDataset(BaseDataset):
     """
 
     MISSING = 'pass data_root='
+    categories: set[str] = frozenset()
+    """The names of all classes, where a data set says them."""
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class BoxDataset(BaseDataset):
         found = sorted(self.find_boxes(), key=lambda image: image.img_path)
         if not found:
             raise UsageError(f'{self.data_root}: no images with annotations; {self.MISSING}')
-        names = tuple(self.classes or sorted({name for image in found for name in image.names}))
+        names = tuple(self.classes or sorted(self.categories or {name for image in found for name in image.names}))
         self._metainfo['classes'] = names
         if faults := [fault for image in found for fault in _faults(image, names)]:
             number = f'{len(faults)} faults: ' if len(faults) > 1 else ''

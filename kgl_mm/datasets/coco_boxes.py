@@ -1,10 +1,11 @@
 import json
 from pathlib import Path
 
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, check_choice
 from kgl_mm.registry import DATASETS
 
 from .box_dataset import BoxDataset, Boxed
+from .defect_dataset import SPLITS
 
 
 @DATASETS.register_module()
@@ -12,15 +13,18 @@ class CocoBoxes(BoxDataset):
     """Images with boxes in a JSON file of COCO, such as ``tools/boxes_from_priors.py`` writes.
 
     Args:
-        ann_file: the file, here or in ``data_root``; or one a split, ``dict(train=..., test=...)``.
+        ann_file: the file, here or in ``data_root``; or one a split, ``dict(train=..., val=..., test=...)``.
         data_root: the folder that file names start from; by default that of the file.
-        **kwargs: as for :class:`BoxDataset`.
+        **kwargs: as for :class:`BoxDataset`; ``classes`` are by default all categories of the files, sorted.
     """
 
     MISSING = 'pass the folder that the file names of ann_file start from: --data DIR, or data_root='
 
     def __init__(self, ann_file: str | dict[str, str], data_root: str | None = None, **kwargs) -> None:
         self.files = ann_file if isinstance(ann_file, dict) else {None: ann_file}
+        for split in self.files.keys() - {None}:
+            check_choice(SPLITS, ann_file=split)
+        self.categories = set()
         super().__init__(data_root or str(Path(next(iter(self.files.values()))).parent), **kwargs)
 
     def find_boxes(self) -> list[Boxed]:
@@ -32,8 +36,11 @@ class CocoBoxes(BoxDataset):
         try:
             content = json.loads(path.read_text())
             names = {category['id']: str(category['name']) for category in content['categories']}
+            self.categories |= set(names.values())
             boxes = {image['id']: [] for image in content['images']}
             for one in content['annotations']:
+                if one.get('iscrowd'):
+                    raise ValueError('iscrowd: the box of a crowd is not that of one object, take it out')
                 left, top, width, height = map(float, one['bbox'])
                 boxes[one['image_id']].append(((left, top, left + width, top + height), names[one['category_id']]))
             return [

@@ -260,7 +260,7 @@ def naming_broken_files(infos: list[dict]) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        for path in filter(None, (info[key] for info in infos for key in ('img_path', 'mask_path'))):
+        for path in filter(None, (info.get(key) for info in infos for key in ('img_path', 'mask_path'))):
             if decode(path) is None:
                 raise UsageError(f'{path}: cannot be read as an image') from error
         if len(infos) == 1:

@@ -70,7 +70,8 @@ class VocBoxes(BoxDataset):
         splits = {}
         for split in SPLITS:
             file = Path(self.data_root, 'ImageSets', 'Main', f'{split}.txt')
-            names = file.read_text().split() if file.is_file() else []
+            lines = file.read_text().splitlines() if file.is_file() else []
+            names = [name for line in lines if (name := line.strip())]
             if unknown := [name for name in names if name not in images]:
                 raise UsageError(f'{file}: there is no image of {len(unknown)} of its names ({some(unknown, most=3)})')
             splits |= dict.fromkeys(names, split)

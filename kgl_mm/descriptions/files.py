@@ -31,7 +31,7 @@ def load_descriptions(path: str | Path) -> list[Description]:
 
 def as_descriptions(given: str | Path | Description | dict | Sequence) -> list[Description]:
     """Descriptions as options of configs have them: a file or name, or records, dicts and sentences in a list."""
-    if isinstance(given, Path) or (isinstance(given, str) and ' ' not in given.strip()):
+    if isinstance(given, Path) or (isinstance(given, str) and (' ' not in given.strip() or Path(given).is_file())):
         return load_descriptions(given)
     entries = given if isinstance(given, list | tuple) else [given]
     return _records(entries, 'descriptions')
@@ -105,7 +105,8 @@ class _Loader(yaml.SafeLoader):
     """A field that is given twice is a mistake, of which plain YAML keeps the second."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        own = [key for key, _ in node.value if key.tag != 'tag:yaml.org,2002:merge']
+        keys = [self.construct_object(key, deep=True) for key in own]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
             raise yaml.MarkedYAMLError(problem=f'{twice[0]} is given twice', problem_mark=node.start_mark)

@@ -26,8 +26,9 @@ from .vocabulary import (
 )
 
 EXAMPLE = 'steel plate with crack defect, it appears as a thin dark line'
-WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-NAMED = re.compile(r'(?P<object>[^,.;:]*?)\bwith\s+(?P<kind>[^,.;:]*?)\s*\bdefects?\b', re.I)
+MEASURE = r'\d+(?:[.,]\d+)?\s*(?:%|(?:percent|times|px|pixels?|[mcµu]?m)\b)|\d+[.,]\d+'
+WORD = re.compile(rf"{MEASURE}|[^\W_]+(?:'[^\W_]+)?", re.I)
+NAMED = re.compile(r'(?P<object>[^,.;:]*?)\bwith\s+(?P<kind>(?:(?!\bwith\b)[^,.;:])*?)\s*\bdefects?\b', re.I)
 PLACED = re.compile(
     r'\b(?:on|upon)\s+(?P<object>[^,.;:]+?)(?=\s+(?:it|that|which|appears?|looks?|is|are|as|with)\b|[,.;:]|$)', re.I
 )
@@ -41,8 +42,9 @@ def parse(sentence: str) -> tuple[Description, list[str]]:
     """The record of a sentence, and the words of it that were not understood, in their order.
 
     The sentence has the form ``OBJECT with KIND defect, it appears as FEATURES``; the order of its parts and of the
-    features is free, and so is their number. A kind that the package ships is the start, and features change it;
-    without one, what is not said is usual. ``KIND on OBJECT`` and a kind among the features are understood too.
+    features is free, and so is their number. A kind that the package ships is the start, and features change it; of
+    any other its words are, such as those of a deep scratch; what is not said is usual. ``KIND on OBJECT`` and a kind
+    among the features are understood too. A measure, such as 0.5 mm, is left over, since images have no scale.
 
     A slip of the finger is forgiven where the first letter is right and words of one meaning only come into question:
     two letters in the wrong order in a word of four letters and more, one too many or too few of five, a wrong one of
@@ -60,6 +62,8 @@ def parse(sentence: str) -> tuple[Description, list[str]]:
     thing, kind, rest = _names(' '.join(sentence.split()))
     known = _known_kind(kind) if kind else None
     found, left, nouns = _features(rest)
+    if kind and known is None:
+        found = _features(kind)[0] | found
     if known is None and not found:
         raise UsageError(
             f'{_short(sentence)}: no word of it says what the defect looks like; write, for example, "{EXAMPLE}"'
@@ -204,7 +208,7 @@ def _longest(words: list[str]) -> tuple[int, tuple[str, str] | None]:
         if _plain(phrase) in _kinds():
             return length, ('kind', _plain(phrase))
     word = words[0].lower()
-    if word.isdecimal() and 1 <= int(word) <= MOST:
+    if word.isdecimal() and len(word) <= len(str(MOST)) and 1 <= int(word) <= MOST:
         return 1, ('count', word)
     if word in FILLING or word in NOT or word in STRONGER or word in WEAKER:
         return 1, None

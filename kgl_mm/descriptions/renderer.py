@@ -14,6 +14,7 @@ from .vocabulary import ROUND
 
 WHITES = {'u': (255, 1023, 4095, 16383, 65535), 'f': (1, 255, 65535)}
 """What may be the brightest value of an image, since 12 bits often come in 16 and floats in any range."""
+OVERSHOT = 1.2  # times white, which floats may reach where they were sharpened or resized
 DARKEST = 0.1  # share of white that a black image counts as, so that a contrast to it can be seen
 LENS = 0.8  # pixels that the sharpest edge of a picture may be blurred by
 CUT = 0.15  # share of defects that the border may cut
@@ -29,7 +30,8 @@ def render(image: np.ndarray, record: Description, seed: int | Sequence[int]) ->
 
     rounded where the image has whole numbers; so where the map is 0, the image is what it was. The strongest place of
     a defect has 1. P differs from the mean M of what is around it by contrast x M; where the image varies more than
-    that (between its 1st and 99th hundredth), by contrast x this range. What is beyond black or white is cut.
+    that (between its 1st and 99th hundredth), by contrast x this range. What is beyond black or white is cut; where an
+    image has negative values, which has neither, what is further from all of it than this range.
 
     Args:
         image: H x W, or H x W x 1 to 4, of which a second or fourth channel is an alpha, which stays; uint8, uint16
@@ -93,9 +95,11 @@ def _range_of(work: np.ndarray, kind: str) -> tuple[float, float, float]:
     low, high = np.quantile(few, (0.01, 0.99))
     darkest, brightest = float(work.min()), float(work.max())
     if darkest < 0:
-        return -np.inf, np.inf, float(high - low) or 1.0
-    white = next((white for white in WHITES[kind] if brightest <= white), brightest)
-    return 0.0, white, max(float(high - low), DARKEST * white)
+        spread = float(high - low) or 1.0
+        return darkest - spread, brightest + spread, spread
+    beyond = OVERSHOT if kind == 'f' else 1
+    white = next((white for white in WHITES[kind] if brightest <= beyond * white), brightest)
+    return 0.0, max(white, brightest), max(float(high - low), DARKEST * white)
 
 
 def _cluster(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, float]:

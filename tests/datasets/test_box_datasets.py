@@ -7,6 +7,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from kgl_mm.datasets import box_dataset
 from kgl_mm.errors import UsageError
+from kgl_mm.priors.sources.base import good_indices
 
 XML = """<annotation><size><width>{width}</width><height>{height}</height></size>{objects}</annotation>"""
 OBJECT = '<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
@@ -194,12 +195,15 @@ def test_boxes_of_coco(record):
     assert info['gt_bboxes'].tolist() == [[2, 3, 6, 8.5], [0, 0, 30, 20]]
     assert info['gt_bboxes_labels'].tolist() == [1, 0]
     assert not len(dataset.get_data_info(0)['gt_bboxes'])
+    assert coco(ann_file=record(annotations=[])).metainfo['classes'] == ('dent', 'stain')  # all that the file knows
 
 
 def test_one_file_a_part(record):
     files = dict(train=record(), test=record('test.json', images=[dict(id=1, file_name='a.png')], annotations=[]))
     assert names(coco(ann_file=files)) == ['a', 'b']
     assert names(coco(ann_file=files, split='test', classes=['dent', 'stain'])) == ['a']
+    with pytest.raises(UsageError, match="ann_file='valid': not one of train, val, test"):
+        coco(ann_file=dict(train=record(), valid=record()))
 
 
 @pytest.mark.parametrize(
@@ -211,6 +215,7 @@ def test_one_file_a_part(record):
         (dict(images=[]), 'it lacks 7'),
         (dict(images=[], annotations=[]), 'no images with annotations'),
         (dict(annotations=[dict(image_id=7, category_id=3, bbox=[0, 0])]), 'not a file of COCO boxes'),
+        (dict(annotations=[dict(image_id=7, category_id=3, bbox=[0, 0, 1, 1], iscrowd=1)]), 'the box of a crowd'),
     ],
 )
 def test_broken_files_of_coco(record, changes, said):
@@ -251,6 +256,20 @@ def test_boxes_move_with_their_image(tmp_path):
         dataset.set_epoch(0, epoch)
         assert dataset[0]['data_samples'].gt_instances.bboxes.tolist() == [box]  # drawn from where it is
     assert seen == {False: [9, 12, 27, 45], True: [63, 12, 81, 45]}
+
+
+def test_an_error_in_a_pipeline_stays_what_it_is(tmp_path):
+    dataset = voc(write_voc(tmp_path, {'a': [('dent', 1, 1, 9, 9)]}))
+    dataset.pipeline = lambda info: 1 // 0
+    with pytest.raises(ZeroDivisionError) as error:
+        dataset[0]
+    assert error.value.__notes__ == [f'while preparing {tmp_path}/IMAGES/a.png']
+
+
+def test_good_is_what_has_no_box(tmp_path):
+    root = write_voc(tmp_path, {'a': [('dent', 1, 1, 9, 9)], 'b': [('scratch', 1, 1, 9, 9)]})
+    assert good_indices(voc(root)) == []
+    assert good_indices(voc(write_voc(root, {'c': []}))) == [2]
 
 
 def test_what_does_not_move_boxes_is_refused(tmp_path):

@@ -138,8 +138,8 @@ def parts(tmp_path, picture):
     lines = [f'{path.relative_to(tmp_path / "parts")},train\n' for path in sorted(tmp_path.rglob('*.png'))]
     (tmp_path / 'split.csv').write_text('path,split\n' + ''.join(lines))
 
-    def parts(*steps):
-        settings = dict(data_root=str(tmp_path / 'parts'), split_file=str(tmp_path / 'split.csv'))
+    def parts(*steps, **more):
+        settings = dict(data_root=str(tmp_path / 'parts'), split_file=str(tmp_path / 'split.csv'), **more)
         return DATASETS.build(dict(type='kgl_mm.DefectFolder', **settings, pipeline=[LOAD, *steps, PACK]))
 
     return parts
@@ -161,6 +161,21 @@ def test_in_the_data_sets_of_the_package(parts):
             pixels = dataset[index]['inputs']
             assert torch.equal(seen.setdefault((epoch, index), pixels), pixels)
     assert any(not torch.equal(seen[0, index], seen[1, index]) for (epoch, index) in seen if epoch)
+
+
+def test_kinds_without_a_good_one_keep_their_labels(picture, tmp_path):
+    for kind in ('dent', 'scratch'):
+        picture(tmp_path / f'kinds/{kind}/0.png', (24, 20))
+
+    def kinds(**settings):
+        draw = dict(type='kgl_mm.SynthesizeDefect', descriptions=[SPOT], prob=1.0, **settings)
+        data = dict(type='kgl_mm.CategoryFolder', data_root=str(tmp_path / 'kinds'))
+        return DATASETS.build(dict(data, pipeline=[LOAD, draw, PACK]))
+
+    with pytest.raises(UsageError, match=r"class 0 is 'dent' and not good, .*: set label=None"):
+        bind_priors(kinds())
+    bind_priors(kinds(label=None))
+    assert [int(sample['data_samples'].gt_label) for sample in kinds(label=None)] == [0, 1]
 
 
 def test_behind_the_priors_of_a_store(parts, tmp_path):

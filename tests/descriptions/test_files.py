@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from kgl_mm.descriptions import Description, as_descriptions, files, load_descriptions, parse
@@ -47,7 +49,7 @@ def test_an_own_file_comes_before_the_shipped_one(write, monkeypatch, tmp_path):
     assert len(files.shipped_kinds()) >= 12  # what the parser knows is the package's
 
 
-def test_as_options_of_configs_have_them():
+def test_as_options_of_configs_have_them(tmp_path):
     record = Description('plate', 'crack', shape='line')
     as_dict = dict(object='plate', kind='crack', shape='line')
     sentence = 'plate with crack defect, it appears as a thin dark line'
@@ -55,6 +57,11 @@ def test_as_options_of_configs_have_them():
     assert as_descriptions(sentence) == [parse(sentence)[0]]
     assert as_descriptions(record) == [record]
     assert as_descriptions('metal') == load_descriptions('metal')
+    own = tmp_path / 'my own.yaml'
+    own.write_text(f'- {sentence}\n- &base {{object: plate, kind: crack, shape: line}}\n- {{<<: *base, kind: dent}}\n')
+    found = as_descriptions(str(own))
+    assert found[:2] == [parse(sentence)[0], record]
+    assert found[2] == replace(record, kind='dent')
     with pytest.raises(UsageError, match='descriptions: there is none'):
         as_descriptions([])
     with pytest.raises(UsageError, match=r'descriptions, entry 2: neither a record'):

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,10 @@ def test_words(words, expected):
         ('plate with oddity defect, dark bend', ['bend']),
         ('plate with oddity defect, 7000 dark lines', ['7000']),
         ('plate with oddity defect, line ünbekannt 漢字', ['ünbekannt', '漢字']),
+        ('plate with scratch defect, 30 % darker', ['30 %']),
+        ('plate with scratch defect, 0.5 mm wide', ['0.5 mm']),
+        ('plate with scratch defect, 3mm long and 2,5 wide', ['3mm', '2,5']),
+        (f'plate with scratch defect, {"9" * 5000}', ['9' * 5000]),
     ],
 )
 def test_what_is_not_understood_is_left_over_in_order(sentence, left):
@@ -182,6 +187,31 @@ def test_a_kind_and_its_object_in_other_words(sentence):
     assert left == []
     assert (record.object, record.kind) == ('brass', 'scratch')
     assert record.length == expected.length
+
+
+@pytest.mark.parametrize(
+    ('kind', 'features', 'expected'),
+    [
+        ('longitudinal crack', 'thin', dict(shape='line')),
+        ('edge cracks', 'dark', dict(shape='line', count=(4, 8))),
+        ('deep scratch', '', dict(shape='line', contrast=(0.4, 0.7))),
+        ('oil stain', '', dict(shape='patch')),
+        ('pit', '', dict(shape='blob')),
+        ('thin dark line', '', dict(shape='line', width=(0.007, 0.02))),
+        ('white spot', 'dark', dict(shape='blob', tone='dark')),
+    ],
+)
+def test_the_words_of_a_kind_are_a_start_too(kind, features, expected):
+    record, left = parse(f'weld with {kind} defect, {features}')
+    assert (record.kind, left) == (kind, [])
+    for name, value in expected.items():
+        assert getattr(record, name) == value, name
+
+
+def test_nonsense_takes_no_time():
+    start = time.process_time()
+    parse('with ' * 400 + 'dark')
+    assert time.process_time() - start < 5  # it was ten, and cubic
 
 
 def test_names_stay_as_they_are_written():

@@ -90,6 +90,21 @@ def test_twelve_bits_in_sixteen_and_normalised_floats_keep_their_range():
     assert -20 < drawn[map == 1].mean() < -3
 
 
+@pytest.mark.parametrize('white', [1, 255])
+def test_a_pixel_above_white_does_not_stretch_the_range(white):
+    image = np.random.default_rng(0).uniform(0.3, 0.6, (60, 60)).astype(np.float32) * white
+    image[0, 0] = 1.01 * white
+    drawn, map = render(image, Description('plate', 'spot', tone='bright', contrast=1, length=0.5), 0)
+    assert 0.8 * white < drawn[map == 1].mean() <= 1.01 * white
+    assert drawn.max() <= image.max()
+
+
+def test_many_defects_do_not_add_up_in_images_without_white():
+    image = np.random.default_rng(0).standard_normal((40, 40))
+    drawn, _ = render(image, Description('plate', 'spot', tone='bright', contrast=1, length=0.7, count=200), 0)
+    assert drawn.max() <= 2 * image.max() - image.min()
+
+
 def test_colours_keep_their_proportions():
     image = np.full((50, 50, 3), (40, 80, 160), np.uint8)
     drawn, map = render(image, Description('plate', 'spot', contrast=0.5, length=0.5), 0)

@@ -170,14 +170,21 @@ def test_killed_and_resumed_equals_undisturbed_and_goes_on_with_other_classes(to
     assert 'has 2 classes (dent, stain), the detector 1: --cfg-options model.num_classes=2' in wrong.stderr
     tuned = tool('train.py', config('two.py', classes=2, file='two.json'), *words)
     assert (tuned.stdout + tuned.stderr).count('left out and begin anew') == 1
+    status, errors = run_here('test.py', str(tmp_path / 'two.py'), 'a/stage1/epoch_3.pth', '--work-dir', 'd')
+    assert (status, 'not of this model, whose detector.head' in errors, errors.count('\n')) == (2, True, 1)
+    assert not (tmp_path / 'd/metrics.json').exists()
 
 
 def test_two_processes_agree_and_count_every_image_once(tool, two_processes, config, tmp_path):
     path = config()
-    two_processes('train.py', path, '--work-dir', 'two', '--amp', '--cfg-options', 'train_cfg.max_epochs=1')
+    # of so many boxes, which are anchors as good as untouched, some are right
+    options = ['model.kind=retinanet', 'model.options.score_thresh=0.0', 'model.options.detections_per_img=1000']
+    options = ['--cfg-options', 'train_cfg.max_epochs=1', *options]
+    two_processes('train.py', path, '--work-dir', 'two', '--amp', *options)
     facts = json.loads((tmp_path / 'two/metrics.json').read_text())['stage1']['test']
     assert facts['num_images'] == 5
-    tool('test.py', path, 'two/stage1/epoch_1.pth', '--work-dir', 'one')
+    assert facts['mAP_50'] > 0
+    tool('test.py', path, 'two/stage1/epoch_1.pth', '--work-dir', 'one', *options)
     alone = json.loads((tmp_path / 'one/metrics.json').read_text())['stage1']['test']
     for name in ('mAP_50', 'mAP', 'num_boxes'):
         assert alone[name] == pytest.approx(facts[name], abs=1e-6)

@@ -1,7 +1,7 @@
 """How surely does a validation part of some size choose the better of two variants of a study?
 
-Parts of each size are drawn from the study's own validation images; in each, every fold and seed takes the variant
-whose AP is higher there (the first of equal ones). What counts is the test AP of what was taken.
+Parts of each size are drawn from the validation images of the study; in each, every fold, seed and value of a field
+takes the variant whose AP is higher there, the first of equal ones. What counts is the test AP of what was taken.
 
 Example:
     python tools/benchmarks/choice.py work_dirs/study head_open guided --sizes 15+5 30+10 60+20
@@ -28,6 +28,11 @@ def scores_of(study: Path, row: dict) -> tuple[np.ndarray, np.ndarray]:
     with (study / 'runs' / row['run'] / row['stage'] / 'val_scores.csv').open(newline='') as file:
         rows = sorted(csv.DictReader(file), key=lambda found: found['img_path'])
     return np.array([float(found['log_odds']) for found in rows]), np.array([int(found['label']) for found in rows]) > 0
+
+
+def cell_of(row: dict) -> tuple:
+    """What two variants share: the other varied fields, seed and fold, which a table has before the stage."""
+    return tuple(value for name, value in list(row.items())[: list(row).index('stage')] if name != 'variant')
 
 
 def outcome(pairs: list, good: int, defective: int, draws: int, rng: np.random.Generator) -> tuple[float, float]:
@@ -63,9 +68,7 @@ def main() -> None:
     rows = [row for row in read_table(args.study / 'results.csv') if row['status'] == 'done']
     last = [row['stage'] for row in rows][-1] if rows else ''
     rows = choose(rows, cli.value_lists('--where', [*args.where, f'stage={last}'])) if rows else []
-    runs = {
-        variant: {(r['seed'], r['fold']): r for r in rows if r.get('variant') == variant} for variant in args.variants
-    }
+    runs = {variant: {cell_of(r): r for r in rows if r.get('variant') == variant} for variant in args.variants}
     both = sorted(set.intersection(*(set(found) for found in runs.values())))
     if not both:
         raise UsageError(f'{args.study}: no runs of the same fold and seed of {" and ".join(args.variants)}')
@@ -74,7 +77,7 @@ def main() -> None:
         of = [runs[variant][key] for variant in args.variants]
         (first, labels), (other, again) = (scores_of(args.study, row) for row in of)
         if not np.array_equal(labels, again):
-            raise UsageError(f'{args.study}: seed {key[0]} has other validation images in the two variants')
+            raise UsageError(f'{args.study}: {of[0]["run"]} and {of[1]["run"]} have other validation images')
         pairs.append((labels, (first, other), [float(row['test_AP']) for row in of]))
     for variant, values in zip(args.variants, zip(*(test for *_, test in pairs), strict=True), strict=True):
         print(f'{variant:<24} test AP {np.mean(values):.3f}')

@@ -240,9 +240,10 @@ def _end(task: Task, root: Path, status: int, seconds: float) -> str:
     if task.facts.get('way'):
         found = read_json(folder / 'metrics.json')['stage1']['test']
         done |= {name: found[name] for name in FOUND}
+    write_json(folder / 'done.json', done)
+    if task.facts.get('way'):
         for path in folder.glob('stage1/*.pth'):  # nobody goes on from them
             path.unlink()
-    write_json(folder / 'done.json', done)
     return ''
 
 

@@ -1,5 +1,5 @@
-# A folder of images and one of XML files: --data DIR. Where it has no lists of images, a fifth is the test part, and of
-# the rest a fifth is kept for validation, which chooses the epoch.
+# A folder of images and one of XML files: --data DIR. A fifth is the test part, and of the rest a fifth is kept for
+# validation, which chooses the epoch; where lists name these parts: --data-options test_fraction=0 val_fraction=0.
 _base_ = './boxes.py'
 
 load = [*_base_.load, dict(type='kgl_mm.Resize', scale=(640, 640), keep_ratio=True)]

@@ -94,14 +94,21 @@ def as_source(given: PriorSource | SaliencyMethod) -> PriorSource:
 
 
 def good_indices(dataset: BaseDataset) -> list[int]:
-    """The images that are labelled good, or that have no label; of kinds of defect alone none, whatever comes first."""
+    """The images that are labelled good, that have no label, or, where defects have boxes, that have none.
+
+    Of kinds of defect alone none is good, whatever comes first.
+    """
     from kgl_mm.datasets import DefectDataset  # which needs a store of priors
     from kgl_mm.datasets.binding import has_good_class
 
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
     if isinstance(dataset, DefectDataset) and not has_good_class(dataset):
         return [index for index, info in enumerate(infos) if 'gt_label' not in info]
-    return [index for index, info in enumerate(infos) if not np.any(info.get('gt_label', 0))]
+    return [index for index, info in enumerate(infos) if not np.any(info.get('gt_label', 0)) and not _has_boxes(info)]
+
+
+def _has_boxes(info: dict) -> bool:
+    return len(info.get('gt_bboxes', ())) > 0
 
 
 def needed_good(dataset: BaseDataset, why: str) -> list[int]:

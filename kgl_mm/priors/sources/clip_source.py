@@ -50,6 +50,8 @@ class ClipSource(PriorSource):
         image_size: at which CLIP sees images, (height, width) or both in one; None for that of its training.
     """
 
+    NEEDS_GOOD = 'and ClipSource compares with some'
+
     def __init__(
         self,
         network: str = 'ViT-B-16-plus-240',
@@ -119,8 +121,12 @@ class ClipSource(PriorSource):
             with torch.no_grad():
                 self.directions = clip.text_directions(self.model, self.tokenizer, self.texts)
 
+    def check(self, dataset: BaseDataset) -> None:
+        if self.learns:
+            needed_good(dataset, self.NEEDS_GOOD)
+
     def fit(self, dataset: BaseDataset) -> None:
-        good = needed_good(dataset, 'and ClipSource compares with some')
+        good = needed_good(dataset, self.NEEDS_GOOD)
         kept, single = spread(good, self.k), len(good) == 1
         remember = lambda images, _: [self.embed(images)[0].cpu()]  # noqa: E731
         if kept:

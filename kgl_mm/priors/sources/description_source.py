@@ -56,6 +56,8 @@ class DescriptionSource(PriorSource):
         seed: of weights and drawings.
     """
 
+    NEEDS_GOOD = 'and DescriptionSource draws on some'
+
     def __init__(
         self,
         model: nn.Module | None = None,
@@ -101,8 +103,11 @@ class DescriptionSource(PriorSource):
         parts = [hash_of_model(self.model) if self.model else '', hash_of_model(self.network), repr(self.scale)]
         return hashlib.sha256(' '.join(parts).encode()).hexdigest()
 
+    def check(self, dataset: BaseDataset) -> None:
+        needed_good(dataset, self.NEEDS_GOOD)
+
     def fit(self, dataset: BaseDataset) -> None:
-        good = needed_good(dataset, 'and DescriptionSource draws on some')
+        good = needed_good(dataset, self.NEEDS_GOOD)
         kept_back = spread(good, min(self.options['compare'], len(good) // HELD_BACK))
         drawn_on = spread([index for index in good if index not in kept_back], self.options['k'])
         first, _ = inputs_of(self.model, dict(inputs=[dataset[good[0]]['inputs']], data_samples=[DataSample()]))

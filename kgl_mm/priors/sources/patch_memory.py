@@ -45,6 +45,8 @@ class PatchMemorySource(PriorSource):
         seed: of random weights.
     """
 
+    NEEDS_GOOD = 'and PatchMemorySource remembers some'
+
     def __init__(
         self,
         model: nn.Module | None = None,
@@ -97,8 +99,11 @@ class PatchMemorySource(PriorSource):
         if self.layers == 'auto':
             self.layers = choose_layers(self.network, images, self.options['depth'])
 
+    def check(self, dataset: BaseDataset) -> None:
+        needed_good(dataset, self.NEEDS_GOOD)
+
     def fit(self, dataset: BaseDataset) -> None:
-        good = needed_good(dataset, 'and PatchMemorySource remembers some')
+        good = needed_good(dataset, self.NEEDS_GOOD)
         self.prepare(inputs_of(self.model, pseudo_collate([dataset[good[0]]]))[0])
         kept = spread(good, self.options['k'])
         parts = []

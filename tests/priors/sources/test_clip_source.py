@@ -233,5 +233,6 @@ def test_what_is_wrong_is_said(source, surfaces):
         source().maps(torch.zeros(1, 3, 32, 32))
     defective = [index for index in range(len(surfaces)) if index not in good_indices(surfaces)]
     with pytest.raises(UsageError, match='has no good image, and ClipSource compares'):
-        source().fit(surfaces.get_subset(defective))
+        source().check(surfaces.get_subset(defective))
+    source(k=0, quantile=None).check(surfaces.get_subset(defective))  # which needs none
     assert not ClipSource.needs_model({})

@@ -213,6 +213,8 @@ def test_what_is_wrong_is_said(model, parts):
     dataset = parts((24, 30), (24, 30), good=1)
     defective = [index for index in range(2) if index not in good_indices(dataset)]
     with pytest.raises(UsageError, match='has no good image, and DescriptionSource draws on some'):
+        DescriptionSource(model, **QUICK).check(dataset.get_subset(defective))  # before a training that ends in it
+    with pytest.raises(UsageError, match='has no good image'):
         DescriptionSource(model, **QUICK).fit(dataset.get_subset(defective))
     with pytest.raises(UsageError, match=r'its training has diverged; set lr below 1e\+30'):
         DescriptionSource(model, **dict(QUICK, lr=1e30)).fit(dataset)

@@ -233,7 +233,7 @@ def test_what_is_wrong_with_a_patch_memory_is_said(model, surfaces):
         PatchMemorySource(model, layers=['backbone.stages.1']).maps(torch.zeros(1, 3, 64, 64))
     defective = [i for i in range(len(surfaces)) if i not in good_indices(surfaces)]
     with pytest.raises(UsageError, match='has no good image'):
-        PatchMemorySource(model).fit(surfaces.get_subset(defective))
+        PatchMemorySource(model).check(surfaces.get_subset(defective))
 
 
 def elsewhere(tmp_path, dataset, suffix, dtype=np.float32, scale=1.0, ending=''):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kgl_mm.descriptions import Description, load_descriptions, parse
+from kgl_mm.descriptions import Description, as_descriptions, load_descriptions, parse
 from kgl_mm.errors import UsageError
 
 GOOD = ('{}', 'clean {}', 'intact {}', 'faultless {}', 'brand-new {}', '{} in good order')
@@ -63,6 +63,8 @@ def wordings(descriptions: str | Path | Sequence[str | Description] | None, obje
         descriptions = load_descriptions(descriptions)
     kinds, sentences = [], []
     for number, description in enumerate(descriptions or (), 1):
+        if isinstance(description, dict):
+            (description,) = as_descriptions([description])
         if isinstance(description, Description):
             kinds.append(description.kind)
             sentences.append(object + description.sentence().removeprefix(description.object))

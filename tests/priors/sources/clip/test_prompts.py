@@ -36,6 +36,7 @@ def test_a_file_of_descriptions_and_records(tmp_path):
     assert kinds == ['dent']
     assert all(sentence.startswith('tube with dent defect, it appears as ') for sentence in sentences)
     assert wordings(str(path), 'tube') == wordings(load_descriptions(path), 'tube') == (kinds, sentences)
+    assert wordings([dict(object='plate', kind='crack', shape='line')], 'tube')[0] == ['crack']
 
 
 def test_sentences_are_taken_as_they_are():
