@@ -5,6 +5,7 @@ _base_ = './models/ssp_kd_slim_vgg.py'
 
 _parts = dict(
     whole={},
+    unit={'model.head.unit': True},
     raw={'model.standardize': False},
     stpm={'model.ssp': None},
     stpm_raw={'model.ssp': None, 'model.standardize': False},

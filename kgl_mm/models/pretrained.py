@@ -4,6 +4,12 @@ from torch import nn
 from kgl_mm.errors import UsageError, first_line
 
 
+def is_pretrained(network: nn.Module) -> bool:
+    """Whether its ``init_cfg`` names weights that were learned."""
+    given = getattr(network, 'init_cfg', None) or []
+    return any(step['type'] == 'Pretrained' for step in ([given] if isinstance(given, dict) else given))
+
+
 def check_pretrained(network: nn.Module, name: str) -> None:
     """Refuse weights that ``init_cfg=dict(type='Pretrained', ...)`` names and that do not fit, or cannot be read.
 

@@ -14,6 +14,7 @@ from kgl_mm.datasets.binding import bind_priors, refuse_what_does_not_stack
 from kgl_mm.engine.hooks.guidance_hook import begin_workers_anew, refuse_what_moves_batches
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.files import write_atomically
+from kgl_mm.models.pretrained import is_pretrained
 from kgl_mm.models.losses import attention_map
 from kgl_mm.priors.sources.base import spread
 from kgl_mm.registry import HOOKS
@@ -56,7 +57,7 @@ class BackboneHook(Hook):
             refuse_what_does_not_stack(runner.train_dataloader)
             begin_workers_anew(runner)
         frozen = getattr(model.backbone, 'frozen_stages', -1)
-        if frozen >= 0 and not (runner._load_from or _is_pretrained(model) or _is_pretrained(model.backbone)):
+        if frozen >= 0 and not (runner._load_from or is_pretrained(model) or is_pretrained(model.backbone)):
             print_log(
                 f'Warning: frozen_stages={frozen} of the backbone, and no weights were loaded: what is frozen stays '
                 'random; set model.backbone.init_cfg, or frozen_stages=-1.',
@@ -81,11 +82,6 @@ class BackboneHook(Hook):
             print_log(f'{PICTURE} was not drawn: {first_line(error)}.', logger='current', level=logging.WARNING)
         else:
             write_atomically(Path(runner.work_dir, PICTURE), picture)
-
-
-def _is_pretrained(module: nn.Module) -> bool:
-    settings = getattr(module, 'init_cfg', None) or []
-    return any(step['type'] == 'Pretrained' for step in ([settings] if isinstance(settings, dict) else settings))
 
 
 def attention_sheet(model: nn.Module, dataset) -> bytes:

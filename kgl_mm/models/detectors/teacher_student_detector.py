@@ -7,11 +7,13 @@ from torch import nn
 from kgl_mm.errors import UsageError, check_choice, check_number, first_line
 from kgl_mm.models.blocks import AFF, SSPConv
 from kgl_mm.models.heads.anomaly_head import pairs
-from kgl_mm.models.pretrained import check_pretrained
+from kgl_mm.models.pretrained import check_pretrained, is_pretrained
 from kgl_mm.registry import MODELS
 from kgl_mm.saliency import AnomalyMap, evidence
 
 FUSIONS = ('aff', 'add', 'replace')
+LEARNED = ('pretrained', 'checkpoint_path')
+"""Options of backbones that are none of mmpretrain's, by which they load weights."""
 
 
 @MODELS.register_module()
@@ -28,8 +30,8 @@ class TeacherStudentDetector(BaseClassifier):
         P = SSPConv(F),   F' = AFF(F, P) or F + P or P
         loss = head.loss + ssp_weight * mean over the blocks of mean((P - F)^2) / mean(F^2)
 
-    A block's loss is relative, since what else the student learns by may not depend on the scale of F: it would only
-    make F small.
+    A block's loss is relative, since what else the student learns by may not depend on the scale of F (at unit length
+    it does not): it would only make F small.
 
     The teacher's weights are in the checkpoint, since without them the student is worth nothing: it is whole, and no
     download is needed to run it. They come from ``teacher.init_cfg``, in one line::
@@ -48,7 +50,8 @@ class TeacherStudentDetector(BaseClassifier):
         fuse: F and P: ``'aff'``, ``'add'``, or ``'replace'`` F by P.
         ssp_weight: see above.
         standardize: as above; without it features are compared as they are.
-        head: an :class:`~kgl_mm.models.AnomalyHead`.
+        head: an :class:`~kgl_mm.models.AnomalyHead`. Its ``unit`` is by default False where the teacher's weights were
+            learned and its features are standardised: how far these are from what is usual then means something.
         data_preprocessor: by default mmpretrain's ``ClsDataPreprocessor``.
         init_cfg: as in mmengine.
     """
@@ -82,7 +85,8 @@ class TeacherStudentDetector(BaseClassifier):
         channels = [feature.shape[1] for feature, _ in pairs((taught, learned))]
         self.scales = nn.ModuleList(_Standardized(number) for number in channels)
         self.blocks = nn.ModuleList(_Predicted(number, ssp, fuse) for number in channels if ssp is not None)
-        self.head = MODELS.build(dict(type='kgl_mm.AnomalyHead') | (head or {}))
+        learned = is_pretrained(self.teacher) or any(teacher.get(key) for key in LEARNED)
+        self.head = MODELS.build(dict(type='kgl_mm.AnomalyHead', unit=not (standardize and learned)) | (head or {}))
         self.train()
 
     def train(self, mode: bool = True) -> 'TeacherStudentDetector':
@@ -184,7 +188,7 @@ class _Predicted(nn.Module):
 
 def _untrained(teacher: dict) -> dict:
     """The same network, with the weights that it begins a training with."""
-    if learned := [key for key in ('pretrained', 'checkpoint_path') if teacher.get(key)]:
+    if learned := [key for key in LEARNED if teacher.get(key)]:
         raise UsageError(f'model.teacher.{learned[0]}: the student would have these weights too; give a student')
     init = teacher.get('init_cfg')
     inits = [each for each in (init if isinstance(init, list) else [init]) if each and each['type'] != 'Pretrained']

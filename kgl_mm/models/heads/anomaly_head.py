@@ -16,9 +16,9 @@ Features = tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]
 class AnomalyHead(ClsHead):
     r"""How far a student is from its teacher, as a loss, a map, a score and logits.
 
-    With t and s the features of a layer, each divided by its length over the channels for the hats::
+    With t and s the features of a layer, and hats where they are divided by their length over the channels::
 
-        d(y, x) = |t^(y, x) - s^(y, x)|^2                          at each position, from 0 to 4
+        d(y, x) = mean over channels of (t(y, x) - s(y, x))^2      at each position; with ``unit`` |t^ - s^|^2, up to 4
         stpm:  loss = sum over layers of the mean of d             map = product over layers of d, score = its maximum
         mkd:   loss = sum over layers of 1 - cos(t, s) + mse_weight MSE(t, s), a layer as one long vector
                map = |gradient of the image's loss by its pixels|, summed over colours, blurred; score = the loss
@@ -30,6 +30,7 @@ class AnomalyHead(ClsHead):
 
     Args:
         loss: ``'stpm'`` or ``'mkd'``.
+        unit: see above; True is as published.
         maps: the same, independent of ``loss``; the map of ``'mkd'`` is the gradient of whatever the loss is.
         combine: ``'product'``, ``'sum'`` or ``'max'`` of the layers' d, at the size of the finest.
         top: the score is the mean of this share of the map with the highest values; 0 for the maximum.
@@ -42,6 +43,7 @@ class AnomalyHead(ClsHead):
     def __init__(
         self,
         loss: str = 'stpm',
+        unit: bool = True,
         maps: str = 'stpm',
         combine: str = 'product',
         top: float = 0.0,
@@ -57,6 +59,7 @@ class AnomalyHead(ClsHead):
         check_number(0, mse_weight=mse_weight, blur=blur)
         check_number(0, 1, above=True, quantile=quantile)
         self.distance = loss
+        self.unit = unit
         self.maps = maps
         self.combine = combine
         self.top = top
@@ -87,7 +90,9 @@ class AnomalyHead(ClsHead):
 
     def distances(self, feats: Features) -> list[torch.Tensor]:
         """The d of each layer (B, h, w)."""
-        return [(_unit(t) - _unit(s)).square().sum(1) for t, s in pairs(feats)]
+        if self.unit:
+            return [(_unit(t) - _unit(s)).square().sum(1) for t, s in pairs(feats)]
+        return [(t - s).square().mean(1) for t, s in pairs(feats)]
 
     def combined(self, feats: Features) -> torch.Tensor:
         """The d of all layers in one (B, h, w), at the size of the finest."""
