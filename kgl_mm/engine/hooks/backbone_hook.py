@@ -14,8 +14,8 @@ from kgl_mm.datasets.binding import bind_priors, refuse_what_does_not_stack
 from kgl_mm.engine.hooks.guidance_hook import begin_workers_anew, refuse_what_moves_batches
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.files import write_atomically
-from kgl_mm.models.pretrained import is_pretrained
 from kgl_mm.models.losses import attention_map
+from kgl_mm.models.pretrained import is_pretrained
 from kgl_mm.priors.sources.base import spread
 from kgl_mm.registry import HOOKS
 from kgl_mm.saliency.one_pass import undisturbed
