@@ -15,7 +15,7 @@ from kgl_mm.saliency import AnomalyMap, LayerCAM
 
 TEACHER = dict(type='kgl_mm.SlimVGG', channels=(4, 8, 8), convs=(1, 1, 1), out_indices=(1, 2))
 RESNET = dict(type='ResNet', depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
-HEADS = [dict(), dict(loss='mkd', maps='mkd'), dict(loss='stpm', maps='mkd', blur=0), dict(combine='sum', top=0.1)]
+HEADS = [dict(), dict(unit=False), dict(loss='mkd', maps='mkd'), dict(loss='stpm', maps='mkd', blur=0), dict(combine='sum', top=0.1)]
 
 
 @pytest.fixture(autouse=True)
@@ -265,6 +265,15 @@ def test_both_are_compared_where_the_teacher_is_standardized():
         )
         model.standardize = False
         assert torch.equal(model.extract_feat(images())[0][1], model.teacher(images())[1])
+
+
+def test_lengths_of_features_count_where_they_were_learned_and_standardized():
+    learned = dict(TEACHER, init_cfg=[dict(type='Pretrained', checkpoint='of_a_training.pth')])
+    assert detector().head.unit
+    assert not detector(teacher=learned).head.unit
+    assert detector(teacher=learned, standardize=False).head.unit
+    assert detector(teacher=learned, head=dict(unit=True)).head.unit
+    assert not detector(head=dict(unit=False)).head.unit
 
 
 def test_a_channel_that_never_moves_does_not_outweigh_the_others():

@@ -25,6 +25,9 @@ def test_distances_by_hand():
     assert head.loss(([taught], [learned]))['loss_distillation'].item() == pytest.approx(2)
     assert head.score(([taught], [learned])).tolist() == pytest.approx([4])
     assert AnomalyHead(top=0.6).score(([taught], [learned])).tolist() == pytest.approx([3])
+    head = AnomalyHead(unit=False)
+    assert head.distances(([taught], [learned]))[0].flatten().tolist() == [5, 4.5, 16]
+    assert head.per_image(([taught], [learned])).tolist() == pytest.approx([8.5])
 
 
 def test_the_loss_of_mkd_by_its_formula():
