@@ -50,11 +50,27 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _only(device: str | None) -> str | None:
+    """Leave the runs one GPU, or all; CUDA itself must not be asked here, since they are forked off."""
+    kind, _, index = (device or 'cpu').partition(':')
+    if kind != 'cuda' or (index and not index.isdigit()):
+        return device
+    from kgl_mm.study.pool import visible_gpus
+
+    gpus = visible_gpus()
+    if int(index or 0) >= len(gpus):
+        raise UsageError(f'--device {device}: there are {len(gpus)} CUDA devices here; use --device cpu')
+    if index:
+        os.environ['CUDA_VISIBLE_DEVICES'] = gpus[int(index)]
+    return None
+
+
 def study_of(args: argparse.Namespace) -> 'Study':
     if args.seed is not None:
         raise UsageError('--seed: a study has several, --seeds 0 1 2')
     if args.jobs is not None and args.jobs < 1:
         raise UsageError(f'--jobs {args.jobs}: it takes one or more')
+    args.device = _only(args.device)
     args.work_dir = args.work_dir or str(Path('work_dirs', f'{Path(args.config).stem}_study'))
     cfg = cli.configure(args)
 
@@ -72,10 +88,10 @@ def main() -> None:
     try:
         study.run(args.jobs)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f'the same command with --resume goes on; results so far: {study.table.path}') from None
-    finally:
         if study.table.rows:
-            print(study.report(args.compare))
+            print(study.report())
+        raise KeyboardInterrupt(f'the same command with --resume goes on; results so far: {study.table.path}') from None
+    print(study.report(args.compare))
     print(f'in {study.root}: results.csv, summary.csv, summary.md, summary.png')
 
 

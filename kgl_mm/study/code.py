@@ -49,8 +49,10 @@ class _Package:
             name = '.'.join(('kgl_mm', *place.with_suffix('').parts)).removesuffix('.__init__')
             if place.name == '__init__.py':
                 self.folders.add(name)
-            self.texts[name] = path.read_bytes()
-            self.trees[name] = ast.parse(self.texts[name])
+            source = path.read_bytes()
+            self.trees[name] = ast.parse(source)
+            # and what lies beside it to be read by it
+            self.texts[name] = source + b''.join(data.read_bytes() for data in sorted(path.parent.glob('*.yaml')))
             self.homes |= dict.fromkeys(_registered(self.trees[name]), name)
 
     def needs(self, module: str) -> set[str]:

@@ -75,6 +75,14 @@ def config_of(cfg: Config, cell: Cell) -> Config:
     return cfg
 
 
+def base_hash(cfg: Config) -> str:
+    """A hash of what all cells of a study share: the config without its variants, and the folder of the images."""
+    cfg = copy.deepcopy(cfg)
+    for name in ('variants', 'work_dir'):
+        cfg.pop(name, None)
+    return _hash(config_hash(cfg), *_roots(cfg))
+
+
 def _variant(cfg: Config, name: str) -> dict:
     variants = cfg.get('variants') or {}
     if name not in variants:
@@ -116,10 +124,18 @@ def origins(stages: dict[str, Config]) -> dict[str, Origin]:
     found = {}
     for name, cfg in stages.items():
         sources = sorted({place.parent.name for place in _priors_of(name, stages)})
-        uses = components(cfg, *(stages[source] for source in sources))
-        read = [*(found[source].key for source in sources), *map(hash_of, _weights(cfg._cfg_dict))]
+        uses = ' '.join(
+            sorted({*components(cfg).split(), *(use for source in sources for use in found[source].uses.split())})
+        )
+        read = [*(found[source].key for source in sources), *map(hash_of, _weights(cfg._cfg_dict)), *_roots(cfg)]
         found[name] = Origin(_hash(config_hash(cfg), code_hash(uses), *read), uses)
     return found
+
+
+def _roots(cfg: Config) -> list[str]:
+    """The folders of images that a config names: a config of anybody's folder is another one for each."""
+    loaders = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
+    return sorted({str(innermost(loader.dataset).get('data_root') or '') for loader in loaders if loader} - {''})
 
 
 def _weights(value: Any) -> Iterator[str]:

@@ -41,9 +41,9 @@ def report(
     metric = metric_of(groups, split)
     groups += [better(groups, labels, metric) for labels in choices] + with_or_without(groups, metric)
     lines = summarise(groups, split)
+    write_summary(lines, out.with_suffix('.csv'))
     differences = [compare(groups, *pair, metric, split) for pair in pairs] + steps(groups, metric, split)
     text = markdown(lines, differences)
-    write_summary(lines, out.with_suffix('.csv'))
     write_atomically(out.with_suffix('.md'), text.encode())
     if any(metric in line for line in lines):
         write_atomically(out.with_suffix('.png'), draw(groups, metric, split))

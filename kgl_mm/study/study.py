@@ -20,7 +20,7 @@ from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json
 
-from .plan import Cell, Origin, Task, cells_of, config_of, origins, tasks_of
+from .plan import Cell, Origin, Task, base_hash, cells_of, config_of, origins, tasks_of
 from .pool import Pool, visible_gpus
 from .report import report
 from .table import Table, is_stale
@@ -53,11 +53,12 @@ class Study:
         self.keep_stale = keep_stale
         if (self.root / 'results.csv').exists() and not resume:
             raise UsageError(f'{self.root} has results: add --resume to go on with them, or give another --work-dir')
+        self.config = base_hash(cfg)
         self.cells = []
         for cell in cells_of(cfg, folds, seeds, vary or {}):
             config = config_of(cfg, cell)
             self.cells.append((cell, tasks_of(config), origins(stages_of(config))))
-        self.table = Table(self.root / 'results.csv', list(vary or {}))
+        self.table = Table(self.root / 'results.csv', list(vary or {}), self.config)
 
     def tasks(self) -> list[Task]:
         """What is left to do: each task once, after those whose stages it reads."""
@@ -73,7 +74,7 @@ class Study:
 
     def _is_known(self, cell: Cell, stage: str, origin: dict[str, Origin]) -> bool:
         row = self.table.find(cell, stage)
-        if row is None or row['status'] != 'done':
+        if row is None or row['status'] != 'done' or self.table.is_of_another(row):
             return False
         return row['key'] == origin[stage].key or (self.keep_stale and is_stale(row))
 
@@ -109,13 +110,17 @@ class Study:
         """Enter what a task found into the rows of all cells that share it."""
         for cell, tasks, origin in self.cells:
             if any(other.key == task.key for other in tasks):
-                for name in task.stages:
-                    self.table.add(cell, name, origin[name], self.root / 'runs' / task.key, error)
+                folder = self.root / 'runs' / task.key
+                for name, state in zip(task.stages, _states(folder, task.stages), strict=True):
+                    self.table.add(cell, name, origin[name], folder, '' if state.get('done') else error)
         self.table.write()
 
     def report(self, pairs: Sequence[tuple[str, str]] = ()) -> str:
-        """Write the summary; returns it as Markdown."""
-        return report(list(self.table.rows.values()), self.root / 'summary', pairs)
+        """Write the summary; returns it as Markdown. Rows of another config stay in the table and are left out here."""
+        rows = [row for row in self.table.sorted() if not self.table.is_of_another(row)]
+        text = report(rows, self.root / 'summary', pairs)
+        others = len(self.table.rows) - len(rows)
+        return text + (f'\n{others} rows of another config, or of other data, are left out.\n' if others else '')
 
 
 def default_jobs() -> int:

@@ -5,6 +5,7 @@ import io
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from .table import PIXELS, varied_in
 MEANS = ('AP', 'AUROC', 'macro_AP', 'accuracy', *PIXELS)
 COUNTS = ('FP', 'FN')
 POSITIVES = 'data.num_positives'
+PART = '_part'  # in the name of a part of stage 1, of a cross-fitted run
 
 
 class Group(NamedTuple):
@@ -39,9 +41,10 @@ def groups_of(rows: list[dict]) -> list[Group]:
     found = defaultdict(list)
     for row in rows:
         found[(*(row[name] for name in varied_in(row)), row['stage'])].append(row)
-    stages = sorted(dict.fromkeys(row['stage'] for row in rows), key=lambda stage: not stage.endswith(ALONE))
+    # the last stage is what a group without a word of it means, and no part of another one
+    stages = sorted(dict.fromkeys(row['stage'] for row in rows), key=lambda s: not (s.endswith(ALONE) or PART in s))
     folds = {row['fold'] for row in rows}
-    groups, seen = [], {}
+    groups, sharing, seen = [], [], {}
     for settings, members in found.items():
         keys = (settings[-1], *sorted(row['key'] for row in members))
         if keys in seen:
@@ -57,7 +60,12 @@ def groups_of(rows: list[dict]) -> list[Group]:
         label = ' '.join([value if name == 'variant' else f'{_short(name)}={value}' for name, value in told.items()])
         words = [label, stage if len(stages) > 1 and (stage != stages[-1] or not label) else '']
         groups.append(Group(' '.join(filter(None, words)) or stage, common, found[shared[0]], folds))
-    return groups
+        sharing.append(', '.join(' '.join(s[i] for i, name in enumerate(names) if name in varying) for s in shared))
+    labels = [group.label for group in groups]
+    return [
+        group._replace(label=f'{group.label} of {of}') if labels.count(group.label) > 1 else group
+        for group, of in zip(groups, sharing, strict=True)
+    ]
 
 
 def _short(name: str) -> str:
@@ -107,7 +115,11 @@ def summarise(groups: list[Group], split: str = 'test') -> list[dict]:
 
 
 def compare(groups: list[Group], first: str, second: str, name: str = 'AP', split: str = 'test') -> dict:
-    """By how much the second is ahead of the first, over the pairs of runs with the same fold and seed."""
+    """By how much the second is ahead of the first, over the pairs of runs with the same fold and seed.
+
+    Raises:
+        UsageError: there is no such pair.
+    """
     values = []
     for label in (first, second):
         group = _called(label, groups, '--compare')
@@ -157,7 +169,8 @@ def with_or_without(groups: list[Group], name: str = 'AP') -> list[Group]:
             is_last = other.startswith(stage.removesuffix(ALONE)) and not other.endswith(ALONE)
             if is_last and alone.settings.items() <= group.settings.items():
                 guided[tuple(group.settings.items())].append(group.label)
-        found += [better(groups, [*labels, alone.label], name) for labels in guided.values()]
+        # of equal ones the first, as a run itself has it
+        found += [better(groups, [alone.label, *labels], name) for labels in guided.values()]
     return found
 
 
@@ -179,7 +192,8 @@ def steps(groups: list[Group], name: str = 'AP', split: str = 'test') -> list[di
     for members in series.values():
         members.sort(key=lambda group: int(group.settings[POSITIVES]))
         for fewer, more in itertools.pairwise(members):
-            found.append(compare([fewer, more], fewer.label, more.label, name, split))
+            with suppress(UsageError):  # all runs of one of them failed, or their stage has no test
+                found.append(compare([fewer, more], fewer.label, more.label, name, split))
     return found
 
 

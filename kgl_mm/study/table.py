@@ -14,15 +14,18 @@ from .plan import Cell, Origin
 FACTS = ('stage', 'status', 'error')
 PIXELS = ('pixel_AUROC', 'pixel_AP', 'AUPRO')
 FOUND = ('AP', 'AUROC', *PIXELS, 'macro_AP', 'accuracy', 'FP', 'FN', 'FP_at_zero_FN', 'threshold')
-ORIGIN = ('trust', 'seconds', 'peak_mib', 'run', 'key', 'uses', 'code', 'stale', 'commit', 'machine', 'versions')
+ORIGIN = (
+    'trust', 'seconds', 'peak_mib', 'run', 'key', 'config', 'uses', 'code', 'stale', 'commit', 'machine', 'versions',
+)  # fmt: skip
 
 
 class Table:
     """The rows in ``results.csv``, by what they are the result of: the fold, the seed, the varied fields, the stage."""
 
-    def __init__(self, path: Path, varied: list[str]) -> None:
+    def __init__(self, path: Path, varied: list[str], config: str = '') -> None:
         self.path = path
         self.varied = varied
+        self.config = config
         self.rows = {}
         for row in read_table(path):
             others = [name for name in varied_in(row) if name not in varied]
@@ -34,6 +37,10 @@ class Table:
 
     def _identity(self, row: dict) -> tuple:
         return (*(str(row[name]) for name in self.varied), row['seed'], row['fold'], row['stage'])
+
+    def is_of_another(self, row: dict) -> bool:
+        """Whether it is known to come of another config, or of other data, than new rows do."""
+        return row.get('config', '') not in ('', self.config)
 
     def find(self, cell: Cell, stage: str) -> dict | None:
         return self.rows.get(self._identity(self._begin(cell, stage)))
@@ -56,7 +63,7 @@ class Table:
                 f'{split}_{name}': splits[split][name] for split in splits for name in FOUND if name in splits[split]
             }
             row['trust'] = read_json(folder / 'state.json')['stages'][stage].get('trust', '')
-        self.rows[self._identity(row)] = row | dict(code=code_hash(origin.uses), stale='')
+        self.rows[self._identity(row)] = row | dict(config=self.config, code=code_hash(origin.uses), stale='')
 
     def write(self) -> None:
         found = [f'{split}_{name}' for split in ('test', 'val') for name in FOUND]
@@ -64,8 +71,12 @@ class Table:
         text = io.StringIO(newline='')
         writer = csv.DictWriter(text, [*self.varied, 'seed', 'fold', *FACTS, *found, *ORIGIN], restval='')
         writer.writeheader()
-        writer.writerows(row for _, row in sorted(self.rows.items(), key=lambda item: [_number(x) for x in item[0]]))
+        writer.writerows(self.sorted())
         write_atomically(self.path, text.getvalue().encode())
+
+    def sorted(self) -> list[dict]:
+        """The rows in the order of the file, whatever was done first."""
+        return [row for _, row in sorted(self.rows.items(), key=lambda item: [_number(x) for x in item[0]])]
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:

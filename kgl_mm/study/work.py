@@ -32,6 +32,9 @@ def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         begun = time.perf_counter()
+        state = read_json(folder / 'state.json').get('stages', {})
+        if all(state.get(name, {}).get('done') for name in task.stages) and _ended_well(folder):
+            sys.exit(0)  # where and when it was done stays as it is
         try:
             _prepare(device)
             _link(task, runs)
@@ -49,6 +52,10 @@ def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
         write_json(folder / 'run.json', dict(outcome, seconds=round(seconds, 1), **circumstances()))
         _drop_checkpoints(task, folder)
     sys.exit(1 if outcome['error'] else 0)
+
+
+def _ended_well(folder: Path) -> bool:
+    return read_json(folder / 'run.json').get('error') == ''
 
 
 def _sentence(error: Exception) -> str:

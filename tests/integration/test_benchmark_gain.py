@@ -43,6 +43,17 @@ def test_gain_over_the_control_that_validation_chooses(tool, tmp_path):
     assert cv2.imread(str(tmp_path / 'gain.png')).std() > 0
 
 
+def test_a_control_that_failed_is_not_replaced_by_a_weaker_one(tool, tmp_path):
+    whole = [cell((0.5, 0.2 + 0.01 * i), guided=(0.6, 0.6), head=(0.5, 0.3), head_open=(0.8, 0.7)) for i in range(3)]
+    write(tmp_path / 'rows.csv', whole)
+    text = (tmp_path / 'rows.csv').read_text().splitlines()
+    place = next(i for i, line in enumerate(text) if line.startswith('head_open,2,,stage2'))
+    text[place] = text[place].replace('done', 'failed')
+    (tmp_path / 'rows.csv').write_text('\n'.join(text) + '\n')
+    said = tool('benchmarks/gain.py', 'rows.csv', '--out', 'gain.png').stdout
+    assert '-10.0 (-10.0 to -10.0), 2 runs' in said
+
+
 def test_a_table_without_guided_runs_is_refused(run_here, tmp_path):
     write(tmp_path / 'rows.csv', [cell((0.5, 0.2), (0.6, 0.6), (0.5, 0.9), (0.8, 0.7))])
     status, said = run_here('benchmarks/gain.py', 'rows.csv', '--control', 'other')

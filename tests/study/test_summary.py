@@ -95,11 +95,35 @@ def test_with_or_without_guidance_is_chosen_for_each_setting(rows):
     groups = groups_of(members)
     chosen = with_or_without(groups)
     assert [group.label for group in chosen] == [
-        ' or '.join([f'pooling={pooling} stage2', f'pooling={pooling}', 'stage2_unguided'])
+        ' or '.join(['stage2_unguided', f'pooling={pooling} stage2', f'pooling={pooling}'])
         for pooling in ('avg', 'max')
     ]
     assert [[row['test_AP'] for row in group.rows] for group in chosen] == [['0.2', '0.2'], ['0.3', '0.3']]
     assert with_or_without([group for group in groups if 'unguided' not in group.label]) == []
+
+
+def test_of_equal_ones_it_is_that_without_guidance_as_in_a_run(rows):
+    members = [
+        row | dict(val_AP='1.0')
+        for stage, test in (('stage2', 0.1), ('stage2_unguided', 0.3))
+        for row in rows({0: [test]}, stage, variant='a')
+    ]
+    (chosen,) = with_or_without(groups_of(members))
+    assert [row['test_AP'] for row in chosen.rows] == ['0.3']
+
+
+def test_no_two_groups_have_one_name(rows):
+    """Two that share a first stage, and two others that share another one."""
+    members = []
+    for variant, first in (('a', 'x'), ('b', 'x'), ('c', 'y'), ('d', 'y')):
+        members += rows({0: [0.5]}, 'stage1', key=first, variant=variant) + rows({0: [0.7]}, variant=variant)
+    labels = [group.label for group in groups_of(members)]
+    assert labels == ['stage1 of a, b', 'a', 'b', 'stage1 of c, d', 'c', 'd']
+
+
+def test_a_part_of_a_first_stage_is_no_last_one(rows):
+    members = rows({0: [0.7]}, variant='a') + rows({0: [None]}, 'stage1_part1', variant='b')
+    assert [group.label for group in groups_of(members + rows({0: [0.8]}, variant='b'))] == ['a', 'b stage1_part1', 'b']
 
 
 def test_a_shared_stage_is_one_group(rows):
@@ -157,6 +181,13 @@ def test_steps_follow_the_number_of_defects(rows):
         'num_positives=20 - num_positives=10',
     ]
     assert [round(step['difference'], 6) for step in found] == [0.2, 0.2]
+
+
+def test_where_all_runs_of_a_number_failed_there_is_no_step(rows):
+    members = rows({0: [None]}, **{'data.num_positives': '5'})
+    for count in (10, 20):
+        members += rows({0: [0.5 + count / 100]}, **{'data.num_positives': str(count)})
+    assert [step['name'] for step in steps(groups_of(members))] == ['num_positives=20 - num_positives=10']
 
 
 def test_steps_of_two_rows_are_not_mixed(rows):

@@ -47,6 +47,16 @@ def test_rows_of_older_code_are_marked(folder, tmp_path, monkeypatch):
     assert [row['stale'] for row in read_table(tmp_path / 'results.csv')] == ['yes']
 
 
+def test_rows_of_another_config_are_known(folder, tmp_path):
+    table = Table(tmp_path / 'results.csv', ['model.head.channel'], config='one')
+    table.add(CELL, 'stage2', KEY, folder)
+    table.write()
+    for config, other in (('one', False), ('two', True)):
+        again = Table(tmp_path / 'results.csv', ['model.head.channel'], config=config)
+        assert again.is_of_another(again.find(CELL, 'stage2')) is other
+    assert not again.is_of_another(dict(key='of a time when this was not noted'))
+
+
 def test_a_table_of_other_fields_is_not_added_to(folder, tmp_path):
     table = Table(tmp_path / 'results.csv', ['model.head.channel'])
     table.add(CELL, 'stage2', KEY, folder)

@@ -66,8 +66,11 @@ def main() -> None:
     parser.add_argument('--draws', type=int, default=200)
     args = parser.parse_args()
     rows = [row for row in read_table(args.study / 'results.csv') if row['status'] == 'done']
-    last = [row['stage'] for row in rows][-1] if rows else ''
-    rows = choose(rows, cli.value_lists('--where', [*args.where, f'stage={last}'])) if rows else []
+    rows = choose(rows, cli.value_lists('--where', args.where)) if rows else []
+    last = {row['variant']: row['stage'] for row in rows if row.get('variant') in args.variants}
+    if len(set(last.values())) > 1:
+        raise UsageError(f'{args.study}: {" and ".join(f"{name} ends in {stage}" for name, stage in last.items())}')
+    rows = [row for row in rows if row['stage'] in last.values()]
     runs = {variant: {cell_of(r): r for r in rows if r.get('variant') == variant} for variant in args.variants}
     both = sorted(set.intersection(*(set(found) for found in runs.values())))
     if not both:

@@ -15,7 +15,13 @@ from kgl_mm.saliency import AnomalyMap, LayerCAM
 
 TEACHER = dict(type='kgl_mm.SlimVGG', channels=(4, 8, 8), convs=(1, 1, 1), out_indices=(1, 2))
 RESNET = dict(type='ResNet', depth=18, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
-HEADS = [dict(), dict(unit=False), dict(loss='mkd', maps='mkd'), dict(loss='stpm', maps='mkd', blur=0), dict(combine='sum', top=0.1)]
+HEADS = [
+    dict(),
+    dict(unit=False),
+    dict(loss='mkd', maps='mkd'),
+    dict(loss='stpm', maps='mkd', blur=0),
+    dict(combine='sum', top=0.1),
+]
 
 
 @pytest.fixture(autouse=True)
