@@ -1,13 +1,17 @@
 """The study of a small config: what it finds is what single runs find, whatever happens on the way."""
 
 import csv
+import importlib.util
 import json
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+TOOL = Path(__file__).parents[2] / 'tools/cross_validate.py'
 VARIANTS = """
 variants = dict(
     plain=dict(only='stage1'),
@@ -96,9 +100,31 @@ def test_a_failed_run_is_a_row(tool, config, tmp_path):
     assert '1 of 1 runs failed' in done.stdout
 
 
+def test_rows_of_another_config_are_in_no_mean(tool, config, tmp_path):
+    words = (config, '--work-dir', 'study', '--folds', 0, '--set', 'variant=plain')
+    tool('cross_validate.py', *words)
+    other = ('--resume', '--seeds', 1, '--cfg-options', 'optim_wrapper.optimizer.lr=0.003')
+    assert '1 rows of another config' in tool('cross_validate.py', *words, *other).stdout
+    assert {seed for _, _, seed, _ in rows_in(tmp_path / 'study')} == {'0', '1'}
+    with (tmp_path / 'study/summary.csv').open() as file:
+        assert [row['runs'] for row in csv.DictReader(file)] == ['1']
+
+
+@pytest.mark.parametrize(('asked', 'seen', 'left'), [('cuda:1', '2,5', '5'), ('cuda', '2,5', '2,5'), ('cpu', '', '')])
+def test_one_gpu_is_chosen_without_asking_cuda(monkeypatch, asked, seen, left):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', seen)
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    spec = importlib.util.spec_from_file_location('cross_validate', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module._only(asked) == (asked if asked == 'cpu' else None)
+    assert os.environ['CUDA_VISIBLE_DEVICES'] == left
+
+
 @pytest.mark.parametrize(
     ('words', 'sentence'),
     [
+        (('--device', 'cuda:9'), '--device cuda:9: there are '),
         (('--set', 'variant=hed'), 'variant=hed: the variants of this config are plain, guided, head, diverging'),
         (('--set', 'a'), '--set a: not of the form KEY=VALUE,VALUE'),
         (('--seed', '1'), '--seed: a study has several, --seeds 0 1 2'),
