@@ -6,6 +6,7 @@ Example:
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout that is not installed
@@ -43,6 +44,9 @@ def main() -> None:
             raise UsageError(f'{path}: varies other fields than {args.tables[0]}')
         rows += found
     rows = choose(rows, cli.value_lists('--where', args.where))
+    results = Counter((*(row[name] for name in varied_in(row)), row['seed'], row['fold'], row['stage']) for row in rows)
+    if twice := [result for result, count in results.items() if count > 1]:
+        raise UsageError(f'{" ".join(filter(None, twice[0]))}, and {len(twice)} in all, are in several of the tables')
     print(report(rows, args.out or args.tables[0].with_name('summary'), args.compare, args.split, args.better))
 
 

@@ -89,7 +89,7 @@ def test_killed_and_resumed_it_finds_the_same(tool, start, config, tmp_path):
     assert {key: parts[key]['seconds'] for key in there} == {key: row['seconds'] for key, row in there.items()}
 
 
-def test_a_failed_run_is_a_row(tool, config, tmp_path):
+def test_a_failed_run_is_a_row(tool, run_here, config, tmp_path):
     done = tool('cross_validate.py', config, '--work-dir', 'study', '--folds', 0, '--set', 'variant=head,diverging')
     rows = rows_in(tmp_path / 'study')
     failed = rows['diverging', '0', '0', 'stage1']
@@ -98,6 +98,15 @@ def test_a_failed_run_is_a_row(tool, config, tmp_path):
     assert rows['diverging', '0', '0', 'stage2']['error'].startswith('a stage before it failed')
     assert rows['head', '0', '0', 'stage2']['status'] == 'done'
     assert '1 of 1 runs failed' in done.stdout
+    said = tool('summarise.py', 'study/results.csv', '--where', 'variant=head', 'stage=stage2', '--out', 'again').stdout
+    assert (
+        said.strip()
+        .splitlines()[-1]
+        .startswith(f'| stage2 | 1 | {float(rows["head", "0", "0", "stage2"]["test_AP"]):.3f}')
+    )
+    assert (tmp_path / 'again.png').is_file()
+    status, said = run_here('summarise.py', *['study/results.csv'] * 2)
+    assert (status, 'in several of the tables' in said) == (2, True)
 
 
 def test_rows_of_another_config_are_in_no_mean(tool, config, tmp_path):
