@@ -102,7 +102,7 @@ def test_a_failed_run_is_a_row(tool, run_here, config, tmp_path):
     assert (
         said.strip()
         .splitlines()[-1]
-        .startswith(f'| stage2 | 1 | {float(rows["head", "0", "0", "stage2"]["test_AP"]):.3f}')
+        .startswith(f'| head | 1 | {float(rows["head", "0", "0", "stage2"]["test_AP"]):.3f}')
     )
     assert (tmp_path / 'again.png').is_file()
     status, said = run_here('summarise.py', *['study/results.csv'] * 2)
