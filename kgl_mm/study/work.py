@@ -24,7 +24,7 @@ def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
     """Run the stages of a task in ``runs/KEY``, or go on with them; on failure the process exits with status 1.
 
     Each has one thread on the CPU, so that results do not depend on how many run side by side. ``alone``: nothing does,
-    so that the data may have workers of their own.
+    so that the data may have workers of their own where that changes no result.
     """
     folder = runs / task.key
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
             _link(task, runs)
             cfg = task.cfg
             cfg.work_dir = str(folder)
-            if not alone:
+            if not alone or not _workers_change_nothing(cfg):
                 _without_workers(cfg)
             for name in task.stages:
                 run_stages(cfg, resume=True, only=name)
@@ -81,8 +81,16 @@ def _prepare(device: str | None) -> None:
     cv2.setNumThreads(0)
 
 
+def _workers_change_nothing(cfg) -> bool:
+    """Whether each sample draws from its own state of chance, in whichever process."""
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
+    return any(hook and hook['type'] == 'kgl_mm.RandomnessHook' for hook in hooks) and cfg.train_cfg.get(
+        'by_epoch', True
+    )
+
+
 def _without_workers(cfg) -> None:
-    """The results are the same, and the processes are busy as it is."""
+    """Where processes are busy as it is."""
     for split in ('train', 'val', 'test'):
         if loader := cfg.get(f'{split}_dataloader'):
             loader.update(num_workers=0, persistent_workers=False)

@@ -5,10 +5,12 @@ import time
 import pytest
 from mmengine.config import Config
 
+from kgl_mm.engine.config import load_config
 from kgl_mm.files import read_json, write_json
 from kgl_mm.study import pool as module
 from kgl_mm.study.plan import Task
 from kgl_mm.study.pool import Pool, visible_gpus
+from kgl_mm.study.work import _workers_change_nothing
 
 
 @pytest.fixture
@@ -103,3 +105,13 @@ def test_runs_are_spread_over_the_gpus(tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'perform', perform)
     Pool(tmp_path, 4, lambda *_: None).run([Task(key, Config(), ['stage'], {}) for key in 'abcd'])
     assert sorted(read_json(tmp_path / key / 'run.json')['device'] for key in 'abcd') == ['2', '2', '5', '5']
+
+
+def test_data_have_workers_only_where_these_change_no_result():
+    cfg = load_config('studies/ksdd_avg.py')
+    assert _workers_change_nothing(cfg)
+    cfg.train_cfg.by_epoch = False
+    assert not _workers_change_nothing(cfg)
+    del cfg.default_hooks.randomness
+    cfg.train_cfg.by_epoch = True
+    assert not _workers_change_nothing(cfg)
