@@ -42,6 +42,8 @@ class PriorSource:
     """Over which maps are averaged."""
     can_flip = True
     """Whether a flipped image has a map of its own, by which the source can be judged."""
+    NEEDS_GOOD = ''
+    """What :meth:`fit` does with good images, where it cannot do without: the end of a sentence."""
 
     @staticmethod
     def needs_model(settings: dict) -> bool:
@@ -58,6 +60,8 @@ class PriorSource:
 
     def check(self, dataset: BaseDataset) -> None:
         """Say what would keep it from giving maps of these images, before a long training comes to that."""
+        if self.learns and self.NEEDS_GOOD:
+            needed_good(dataset, self.NEEDS_GOOD)
 
     def maps(self, images: torch.Tensor, samples: Sequence = ()) -> torch.Tensor:
         """Maps (B, H, W) of images (B, C, H, W); ``samples`` are their data samples, with ``img_path``."""

@@ -121,10 +121,6 @@ class ClipSource(PriorSource):
             with torch.no_grad():
                 self.directions = clip.text_directions(self.model, self.tokenizer, self.texts)
 
-    def check(self, dataset: BaseDataset) -> None:
-        if self.learns:
-            needed_good(dataset, self.NEEDS_GOOD)
-
     def fit(self, dataset: BaseDataset) -> None:
         good = needed_good(dataset, self.NEEDS_GOOD)
         kept, single = spread(good, self.k), len(good) == 1

@@ -103,9 +103,6 @@ class DescriptionSource(PriorSource):
         parts = [hash_of_model(self.model) if self.model else '', hash_of_model(self.network), repr(self.scale)]
         return hashlib.sha256(' '.join(parts).encode()).hexdigest()
 
-    def check(self, dataset: BaseDataset) -> None:
-        needed_good(dataset, self.NEEDS_GOOD)
-
     def fit(self, dataset: BaseDataset) -> None:
         good = needed_good(dataset, self.NEEDS_GOOD)
         kept_back = spread(good, min(self.options['compare'], len(good) // HELD_BACK))

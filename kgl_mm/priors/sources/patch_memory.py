@@ -99,9 +99,6 @@ class PatchMemorySource(PriorSource):
         if self.layers == 'auto':
             self.layers = choose_layers(self.network, images, self.options['depth'])
 
-    def check(self, dataset: BaseDataset) -> None:
-        needed_good(dataset, self.NEEDS_GOOD)
-
     def fit(self, dataset: BaseDataset) -> None:
         good = needed_good(dataset, self.NEEDS_GOOD)
         self.prepare(inputs_of(self.model, pseudo_collate([dataset[good[0]]]))[0])
