@@ -6,8 +6,7 @@ from kgl_mm.errors import UsageError, first_line
 
 def is_pretrained(network: nn.Module) -> bool:
     """Whether its ``init_cfg`` names weights that were learned."""
-    given = getattr(network, 'init_cfg', None) or []
-    return any(step['type'] == 'Pretrained' for step in ([given] if isinstance(given, dict) else given))
+    return bool(_pretrained(network))
 
 
 def check_pretrained(network: nn.Module, name: str) -> None:
@@ -19,10 +18,14 @@ def check_pretrained(network: nn.Module, name: str) -> None:
         network: with its ``init_cfg``; with any other there is nothing to check.
         name: of it in a config, such as ``model.backbone``.
     """
+    for settings in _pretrained(network):
+        _check(network, settings, name)
+
+
+def _pretrained(network: nn.Module) -> list[dict]:
     given = getattr(network, 'init_cfg', None)
-    for settings in given if isinstance(given, list) else [given]:
-        if isinstance(settings, dict) and settings.get('type') == 'Pretrained':
-            _check(network, settings, name)
+    steps = given if isinstance(given, list) else [given]
+    return [step for step in steps if isinstance(step, dict) and step.get('type') == 'Pretrained']
 
 
 def _check(network: nn.Module, settings: dict, name: str) -> None:

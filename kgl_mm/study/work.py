@@ -84,9 +84,8 @@ def _prepare(device: str | None) -> None:
 def _workers_change_nothing(cfg) -> bool:
     """Whether each sample draws from its own state of chance, in whichever process."""
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
-    return any(hook and hook['type'] == 'kgl_mm.RandomnessHook' for hook in hooks) and cfg.train_cfg.get(
-        'by_epoch', True
-    )
+    has_own_chance = any(hook and hook['type'] == 'kgl_mm.RandomnessHook' for hook in hooks)
+    return has_own_chance and cfg.train_cfg.get('by_epoch', True)
 
 
 def _without_workers(cfg) -> None:
