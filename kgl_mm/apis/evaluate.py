@@ -46,7 +46,7 @@ def evaluate(cfg: Config, checkpoint: str | Path, launcher: str = 'none') -> dic
 
 def refuse_other_weights(model: nn.Module, checkpoint: Path) -> None:
     """Say it where a model would be tested with weights of its own instead, of which mmengine only warns."""
-    saved = load_from_file(str(checkpoint), map_location='cpu')
+    saved = load_from_file(str(checkpoint), map_location='meta')  # shapes alone: the weights are read once, later
     saved = {name.removeprefix('module.'): value for name, value in saved.get('state_dict', saved).items()}
     for name, value in model.state_dict().items():
         shape = tuple(saved[name].shape) if name in saved else 'lacking'
