@@ -7,4 +7,3 @@ _base_ = [
 ]
 
 train_dataloader = dict(**_base_.good_alone)
-default_hooks = dict(checkpoint=dict(interval=10))
