@@ -4,7 +4,7 @@ VENV_PYTHON := .venv/bin/python
 OPENMMLAB := PYTHONPATH="$(CURDIR)/.venv/openmmlab:$(CURDIR)"
 # Two workers on two cores: more threads per worker would only make them wait for each other. A file goes to one worker,
 # so that what its tests share is made once, in the order of the folders, since short files come last.
-PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --dist loadscope --no-loadscope-reorder --doctest-modules kgl_mm tests
+PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --max-worker-restart 0 --dist loadscope --no-loadscope-reorder --doctest-modules kgl_mm tests
 SLOW := not slow
 # What uses neither runner, registries nor networks of the mm packages, or networks only as something to compute with,
 # would find the same again with the second family; `make test-all` runs it with both.

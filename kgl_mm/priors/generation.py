@@ -29,7 +29,7 @@ from .binarize import binarize
 from .fingerprint import without_addresses
 from .quality import quality, summary, trust, warnings_of
 from .sources import PriorSource, as_source
-from .sources.base import inputs_of, steady
+from .sources.base import inputs_of, loaded, steady
 from .store import PriorStore
 
 FLIPS = ('h', 'v')
@@ -105,7 +105,7 @@ def generate(
             _say_what_is_there(store, Counter(states))
         batches = [range(start, min(start + batch_size, len(keys))) for start in range(0, len(keys), batch_size)]
         mine = [batch for batch in batches if any(states[i] in TO_DO for i in batch)][rank::world]
-        loader = DataLoader(dataset, batch_sampler=mine, num_workers=num_workers, collate_fn=pseudo_collate)
+        loader = loaded(dataset, mine, num_workers)
         for indices, batch in zip(mine, _progress(loader) if rank == 0 else loader, strict=True):
             images, samples = inputs_of(source.model, batch)
             found = source.explain(images, samples, flips)

@@ -328,7 +328,7 @@ def test_two_processes_write_at_once(infos, tmp_path):
     context = multiprocessing.get_context('fork')
     start, failures = context.Barrier(2), context.Queue()
     folder = str(tmp_path / 'cache')
-    processes = [context.Process(target=use, args=(folder, infos, start, failures)) for _ in range(2)]
+    processes = [context.Process(target=use, args=(folder, infos, start, failures), daemon=True) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

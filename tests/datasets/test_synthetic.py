@@ -134,14 +134,16 @@ def _kill_in_the_middle(folder):
         yield from plan[:5]
         os.kill(os.getpid(), signal.SIGKILL)
 
+    cv2.setNumThreads(0)  # a fork has no threads of its parent
     write_surfaces(folder, SMALL, killed)
 
 
 def test_a_kill_leaves_no_half_set(written, tmp_path):
-    process = multiprocessing.get_context('fork').Process(target=_kill_in_the_middle, args=(tmp_path / 'set',))
+    work = dict(target=_kill_in_the_middle, args=(tmp_path / 'set',), daemon=True)
+    process = multiprocessing.get_context('fork').Process(**work)
     process.start()
-    process.join()
-    assert process.exitcode < 0
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     (leftover,) = tmp_path.iterdir()
     assert leftover.name.startswith('.set.')
     write_surfaces(tmp_path / 'set', SMALL)
@@ -154,13 +156,14 @@ def test_two_writers_at_once(written, tmp_path):
     barrier = context.Barrier(2)
 
     def write():
+        cv2.setNumThreads(0)
         write_surfaces(tmp_path / 'set', SMALL, lambda plan: barrier.wait() is None or plan)
 
-    processes = [context.Process(target=write) for _ in range(2)]
+    processes = [context.Process(target=write, daemon=True) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(60)
     assert [p.exitcode for p in processes] == [0, 0]
     assert [p.name for p in tmp_path.iterdir()] == ['set']
     assert contents(tmp_path / 'set') == contents(written)

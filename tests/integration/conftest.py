@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import OrderedDict
 from importlib import import_module
 from multiprocessing import forkserver
@@ -109,13 +110,14 @@ class Started:
         """None while it runs."""
         return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
 
-    def end(self, timeout=None):
+    def end(self, timeout=600):
         """Wait for the end; status and streams."""
-        if isinstance(self.process, subprocess.Popen):
-            self.process.wait(timeout)
-        else:
-            self.process.join(timeout)
-        assert self.status() is not None, f'{self.command} did not end in {timeout} s'
+        end = time.monotonic() + timeout
+        while self.status() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        if self.status() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            raise AssertionError(f'{self.command} did not end in {timeout} s')
         said = [Path(path).read_text() if Path(path).exists() else '' for path in self.outputs]
         return subprocess.CompletedProcess(self.command, self.status(), *said)
 

@@ -393,8 +393,20 @@ def _in_child(function):
         os.setpgid(0, 0)
         logging.disable(logging.CRITICAL)
         function()
-    finally:
         os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _end_of(pid):
+    """The status of a child."""
+    end = time.monotonic() + 120
+    while not (found := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            raise AssertionError('a child did not end')
+        time.sleep(0.01)
+    return found[1]
 
 
 def test_a_process_that_looks_late_shares_the_work_as_the_other_does(run, model, surfaces, tmp_path, monkeypatch):
@@ -408,8 +420,7 @@ def test_a_process_that_looks_late_shares_the_work_as_the_other_does(run, model,
         generate(LayerCAM(model, normalize='evidence'), surfaces, PriorStore(tmp_path / 'two'), batch_size=1)
 
     children = [_in_child(lambda rank=rank: work(rank)) for rank in range(2)]
-    for child in children:
-        os.waitpid(child, 0)
+    assert [_end_of(child) for child in children] == [0, 0]
     assert files(PriorStore(tmp_path / 'two')) == files(whole)
 
 
@@ -437,13 +448,12 @@ def test_killed_at_random_moments(run, model, surfaces, tmp_path, processes, kil
         for child in rng.sample(children, processes):
             os.kill(child, signal.SIGKILL)
         for child in children:
-            os.waitpid(child, 0)
+            _end_of(child)
         if (tmp_path / 'killed/store.json').exists():
             report = PriorStore(tmp_path / 'killed').verify()
             assert not any(report[1:]), report
     children = [_in_child(lambda rank=rank: work(rank, 'last')) for rank in range(processes)]
-    for child in children:
-        os.waitpid(child, 0)
+    assert [_end_of(child) for child in children] == [0] * processes
     killed = PriorStore(tmp_path / 'killed')
     assert files(killed) == files(whole)
     assert str(killed.verify()) == '11 as written'

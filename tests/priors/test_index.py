@@ -26,9 +26,14 @@ def state(root):
 
 
 def in_child(function, *args):
-    process = FORK.Process(target=function, args=args)
+    process = FORK.Process(target=function, args=args, daemon=True)
     process.start()
     return process
+
+
+def ended(child):
+    child.join(60)
+    assert child.exitcode is not None
 
 
 def test_a_kill_between_rename_and_line_loses_nothing(tmp_path, monkeypatch):
@@ -91,7 +96,7 @@ def test_kills_while_writing(tmp_path):
             assert time.monotonic() < deadline
         time.sleep(random.uniform(0.01, 0.08))
         os.kill(child.pid, signal.SIGKILL)
-        child.join()
+        ended(child)
         store = PriorStore(tmp_path)
         for key in keys:
             if key not in store:
@@ -140,7 +145,7 @@ def test_writers_at_once_and_after_a_fork_have_journals_of_their_own(tmp_path):
     children = [in_child(write, letter) for letter in 'ab']
     store.write('parent 2', some_map())
     for child in children:
-        child.join()
+        ended(child)
         assert child.exitcode == 0
     assert len(list((tmp_path / 'journal').iterdir())) == 3
     assert len(PriorStore(tmp_path)) == 102
@@ -159,7 +164,7 @@ def test_two_processes_begin_layers_at_once(tmp_path):
 
     children = [in_child(begin, [f'{letter}{i}' for i in range(10)]) for letter in 'ab']
     for child in children:
-        child.join()
+        ended(child)
     assert len(PriorStore(tmp_path).layers()) == 20
 
 
@@ -232,5 +237,5 @@ def measured(root, count):
     receive, send = FORK.Pipe(duplex=False)
     child = in_child(measure, send)
     costs = receive.recv()
-    child.join()
+    ended(child)
     return costs

@@ -103,6 +103,7 @@ def served():
         thread.start()
         servers.append((server, thread))
         while not server.started:
+            assert thread.is_alive()
             time.sleep(0.01)
         return f'http://127.0.0.1:{at.getsockname()[1]}'
 

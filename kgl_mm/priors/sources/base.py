@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
@@ -147,11 +148,23 @@ def shared_out(
     """
     rank, world = get_dist_info()
     sampler = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)][rank::world]
-    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers, collate_fn=pseudo_collate)
-    mine = [look(inputs_of(model, batch)[0], part) for part, batch in zip(sampler, loader, strict=True)]
+    batches = loaded(dataset, sampler, num_workers)
+    mine = [look(inputs_of(model, batch)[0], part) for part, batch in zip(sampler, batches, strict=True)]
     every = all_gather_object(mine)
     found = [every[place % world][place // world] for place in range(sum(map(len, every)))]
     return [item for part in found for item in part]
+
+
+def loaded(dataset: BaseDataset, batches: Sequence[Sequence[int]], num_workers: int = 0) -> DataLoader:
+    """A data set's samples in these batches, each as lists."""
+    return DataLoader(
+        dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=pseudo_collate, worker_init_fn=_begin_worker
+    )
+
+
+def _begin_worker(_: int) -> None:
+    """No threads of OpenCV: a fork lacks those of its parent, and may wait for ever for what one of them held."""
+    cv2.setNumThreads(0)
 
 
 def inputs_of(model: nn.Module | None, batch: dict) -> tuple[torch.Tensor, list]:

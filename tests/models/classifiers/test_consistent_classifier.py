@@ -313,7 +313,7 @@ def one_of_two(rank, folder):
 def test_two_processes_have_the_gradient_of_one(tmp_path):
     # where there is a GPU, autograd has threads, which a fork would lack
     context = multiprocessing.get_context('spawn' if torch.cuda.is_available() else 'fork')
-    processes = [context.Process(target=one_of_two, args=(rank, tmp_path)) for rank in (0, 1)]
+    processes = [context.Process(target=one_of_two, args=(rank, tmp_path), daemon=True) for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:
