@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def full(monkeypatch):
 
 
 def lines(said):
-    return [line.split('python tools')[0].split() for line in said.splitlines() if 'cross_validate.py' in line]
+    return [line.split('python tools')[0].split() for line in said.splitlines() if 'python tools' in line]
 
 
 def test_what_is_left_and_what_cannot_be_measured(full, monkeypatch, write_guided, tmp_path, capfd):
@@ -28,7 +29,13 @@ def test_what_is_left_and_what_cannot_be_measured(full, monkeypatch, write_guide
     (tmp_path / 'data/Here').mkdir(parents=True)
     monkeypatch.delenv('KGL_DATA_ROOT', raising=False)
     words = f'{config} --folds 0 --set variant=plain,guided'
-    parts = [full.Part(1, 'first', 'Here', words), full.Part(6, 'other', 'NotHere', words)]
+    parts = [
+        full.Part(1, 'first', 'Here', words),
+        full.Part(2, 'again', 'Here', words),
+        full.Part(6, 'other', 'NotHere', words),
+        full.Look(5, 'maps', 'Here', '{study} --where variant=guided', 'study_maps.py', 'first'),
+        full.Look(7, 'refused', '', '{run}/absent', 'inference.py', 'first'),
+    ]
     monkeypatch.setattr(full, 'FULL', parts)
 
     def run(*options):
@@ -36,13 +43,35 @@ def test_what_is_left_and_what_cannot_be_measured(full, monkeypatch, write_guide
         full.main()
         return capfd.readouterr().out
 
+    def begun():
+        return {path: path.read_text() for path in root.glob('runs/*/run.json')}
+
+    root = tmp_path / 'work_dirs/benchmark_full'
     missing = ['6', 'other', 'not', 'measured:', 'no', 'NotHere', 'here']
-    assert lines(run('--list')) == [['1', 'first', '2', '0'], missing]
-    assert not (tmp_path / 'work_dirs/benchmark_full/first/runs').exists()
-    assert lines(run())[1:] == [['1', 'first', '0', '0'], missing]
-    assert (tmp_path / 'work_dirs/benchmark_full/first/summary.md').is_file()
-    assert '0 runs' in run('--only', 'first')
-    assert not (tmp_path / 'work_dirs/benchmark_full/other').exists()
+    later = ['not', 'measured:', 'no', 'guided', 'run', 'of', 'first', 'yet']
+    assert lines(run('--list')) == [
+        ['1', 'first', '2', '0'], ['2', 'again', '2', '0'], missing, ['5', 'maps', *later], ['7', 'refused', *later]
+    ]  # fmt: skip
+    assert not root.exists()
+    assert lines(run('--only', 'first'))[1:] == [['1', 'first', '0', '0']]
+    assert (root / 'first/summary.md').is_file()
+    first = begun()
+    assert len(first) == 2
+    done = [
+        ['1', 'first', '0', '0'],
+        ['2', 'again', '0', '0'],
+        missing,
+        ['5', 'maps', '0', '0'],
+        ['7', 'refused', '1', '1'],
+    ]
+    assert lines(run())[-5:] == done
+    assert begun() == first  # the other part took what was there
+    assert 'segmentation' in (root / 'maps.txt').read_text()
+    assert lines(run('--list')) == done
+    seen = (root / 'maps.txt').stat().st_mtime_ns
+    assert '0 runs' in run('--only', 'first', 'maps')
+    assert (root / 'maps.txt').stat().st_mtime_ns == seen
+    assert not (root / 'other').exists()
 
 
 def test_an_unknown_part_is_said(full, monkeypatch):
@@ -59,5 +88,6 @@ def test_every_part_that_is_shipped_can_be_planned(full, which, tmp_path):
         seen.add(part.name)
         folds = '--folds 0' if part.data == 'KolektorSDD' else ''
         words = part.words.replace(full.FIVE, '').replace(full.THREE, '')
-        assert full._study(part._replace(words=f'{words} {folds}'), tmp_path).tasks()
+        if not isinstance(part, full.Look):
+            assert replace(part, words=f'{words} {folds}').state(tmp_path)[0]
     assert len(seen) == len(getattr(full, which))  # each has a folder of its own
