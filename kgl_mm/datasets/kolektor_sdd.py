@@ -15,17 +15,18 @@ _TEST_UNITS = (
     (1, 3, 4, 6, 11, 17, 22, 24, 29, 31, 32, 36, 39, 40, 42, 44, 48),
     (5, 7, 12, 13, 14, 16, 18, 20, 23, 26, 33, 34, 35, 45, 49, 50),
 )
-# Units that are byte for byte another one, and by fold those of them that a clean fold drops from training.
-_SAME = dict(kos26='kos01', kos34='kos27')
-_TWINS_OF_TEST = ((34,), (26,), (1, 27))
+# Units that show the parts of another one, and by fold those of them that a clean fold drops from training. Two are the
+# same bytes; kos38 and kos39 are two pictures of one commutator, PartK of the one being Part(K+6 mod 8) of the other.
+_SAME = dict(kos26='kos01', kos34='kos27', kos39='kos38')
+_TWINS_OF_TEST = ((34, 39), (26, 38), (1, 27))
 
 
 @DATASETS.register_module()
 class KolektorSDD(DefectDataset):
     """KolektorSDD (Tabernik et al. 2019): 50 commutators of 8 surfaces, 52 defective ones, three folds by unit.
 
-    Two pairs of units are the same pictures, and every official fold tests on pictures it was trained on. A clean
-    fold keeps the official test part whole and trains without their twins.
+    Two pairs of units are the same pictures, and a third one shows the same parts a few pixels apart; every official
+    fold tests on parts it was trained on. A clean fold keeps the official test part whole and trains without its twins.
 
     Args:
         data_root: has ``kosNN/PartK.jpg`` and ``kosNN/PartK_label.bmp``.

@@ -189,7 +189,8 @@ def _with_parts(configs: dict[str, Config], parts: int) -> dict[str, Config]:
     for part in range(parts):
         config = copy.deepcopy(configs[names[0]])
         innermost(config.train_dataloader.dataset).leave_out = (part, parts)
-        for hook in writers(config):
+        calibrations = [hook for hook in config.get('custom_hooks') or [] if hook['type'] == 'kgl_mm.CalibrationHook']
+        for hook in (*writers(config), *calibrations):
             hook.setdefault('pipeline', innermost(config.test_dataloader.dataset).pipeline)
         for split in ('val', 'test'):
             for field in ('dataloader', 'evaluator', 'cfg'):

@@ -180,7 +180,9 @@ def source_of(source: PriorSource, dataset: BaseDataset, paths: Sequence[str], f
         for t in dataset.pipeline.transforms
     ]
     data = dict(type=type(dataset).__name__, folder=Path(root_of(paths, dataset.data_root)).name)
+    taken = source.taken_from(dataset)
     return dict(
+        **(dict(taken=taken) if taken else {}),
         method=source.settings(),
         model=source.weights(),
         data=dict(data, pipeline=[without_addresses(text) for text in pipeline]),

@@ -17,17 +17,26 @@ class AnomalyMap(SaliencyMethod):
 
     It is calibrated by good images (:class:`~kgl_mm.models.AnomalyHead`), so maps compare across images and
     ``normalize`` changes nothing. A map of distances needs a forward pass alone, one of the gradient a backward pass.
+
+    Args:
+        raw: give what the calibration begins with instead: distances, or slopes, of any size.
+        **kwargs: as for :class:`SaliencyMethod`.
     """
 
-    def __init__(self, model: nn.Module, normalize: str | None = None, **kwargs) -> None:
+    def __init__(self, model: nn.Module, normalize: str | None = None, raw: bool = False, **kwargs) -> None:
         super().__init__(model, normalize=normalize, **kwargs)
         self.normalize = None
+        self.raw = raw
         self.head = getattr(model, 'head', None)
         if not hasattr(self.head, 'calibrated'):
             raise UsageError(f'AnomalyMap: {type(model).__name__} is no detector, whose head tells distances')
 
+    def settings(self) -> dict:
+        return super().settings() | self.head.settings()
+
     def watch(self, run: OnePass, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         feats, gradients = [], []
+        finished = (lambda maps: maps) if self.raw else self.head.calibrated
         run.at_call(self.head, lambda given, *_: feats.append(given))
         if self.head.maps == 'mkd':
             run.at_input(lambda _images, gradient: gradients.append(gradient))
@@ -35,10 +44,10 @@ class AnomalyMap(SaliencyMethod):
         def result(_score: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
                 if not gradients:
-                    return resize(self.head.calibrated(self.head.combined(feats[-1])), images.shape[2:])
+                    return resize(finished(self.head.combined(feats[-1])), images.shape[2:])
                 # the target is the logarithm of the score
                 slopes = gradients[-1].abs().sum(1) * self.head.score(feats[-1])[:, None, None]
-                return self.head.calibrated(_blurred(slopes, self.head.blur))
+                return finished(_blurred(slopes, self.head.blur))
 
         return result
 

@@ -115,6 +115,14 @@ def test_the_last_stage_without_guidance_is_a_candidate(guided, plain):
         stages_of(plain)
 
 
+def test_parts_of_a_detector_are_calibrated_as_a_test_sees_them():
+    config = load_config('kgl_resnet18_ksdd_from_good.py')
+    config.crossfit = 2
+    part = stages_of(config)['stage1_part1']
+    (hook,) = [hook for hook in part.custom_hooks if hook['type'] == 'kgl_mm.CalibrationHook']
+    assert hook['pipeline'] == config.test_dataloader.dataset.pipeline
+
+
 @pytest.mark.parametrize('field', ['rounds', 'crossfit'])
 @pytest.mark.parametrize('value', ['x', True, 1.5, -1])
 def test_what_is_no_number_is_said(guided, field, value):

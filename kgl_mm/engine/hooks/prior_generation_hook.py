@@ -138,7 +138,7 @@ def build_source(settings: dict, model: nn.Module | None) -> PriorSource:
             return PRIOR_SOURCES.build(dict(settings))
     except UsageError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f'method {settings["type"]}: {first_line(error)}') from error
 
 

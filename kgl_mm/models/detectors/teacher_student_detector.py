@@ -34,18 +34,19 @@ class TeacherStudentDetector(BaseClassifier):
     it does not): it would only make F small.
 
     The teacher's weights are in the checkpoint, since without them the student is worth nothing: it is whole, and no
-    download is needed to run it. They come from ``teacher.init_cfg``, in one line::
+    download is needed to run it. They come from ``teacher.init_cfg``, in one line of a config, of ImageNet or of a
+    classifier that was trained here::
 
-        model.teacher.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18')     # ImageNet
-        model.teacher.init_cfg = dict(type='Pretrained', checkpoint='work_dirs/resnet18_ksdd/stage1/epoch_50.pth',
-                                      prefix='backbone.')                                         # trained here
+        model = dict(teacher=dict(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18')))
+        model = dict(teacher=dict(init_cfg=dict(type='Pretrained', checkpoint='PATH', prefix='backbone.')))
 
     and are random without it, which is the control. An image that is labelled defective is left out of the loss.
     Predictions carry ``pred_map`` (1 x H x W, in [0, 1)) beside ``pred_score`` (good, defective).
 
     Args:
         teacher: a backbone; ``out_indices`` chooses the layers.
-        student: a backbone that puts out maps of the same shapes; by default that of the teacher, not pretrained.
+        student: a backbone that puts out maps of the same shapes; by default that of the teacher, not pretrained. What
+            of it none of its maps comes by is not trained.
         ssp: settings of :class:`~kgl_mm.models.SSPConv` but ``channels``; None for no blocks.
         fuse: F and P: ``'aff'``, ``'add'``, or ``'replace'`` F by P.
         ssp_weight: see above.
@@ -82,12 +83,17 @@ class TeacherStudentDetector(BaseClassifier):
         self.ssp_weight = ssp_weight
         self.standardize = standardize
         taught, learned = _maps(self.teacher), _maps(self.student)
+        _freeze_unused(self.student, learned)
+        taught, learned = ([x.detach() for x in part] for part in (taught, learned))
         channels = [feature.shape[1] for feature, _ in pairs((taught, learned))]
         self.scales = nn.ModuleList(_Standardized(number) for number in channels)
         self.blocks = nn.ModuleList(_Predicted(number, ssp, fuse) for number in channels if ssp is not None)
         learned = is_pretrained(self.teacher) or any(teacher.get(key) for key in LEARNED)
         self.head = MODELS.build(dict(type='kgl_mm.AnomalyHead', unit=not (standardize and learned)) | (head or {}))
         self.train()
+
+    def extra_repr(self) -> str:
+        return f'standardize={self.standardize}'
 
     def train(self, mode: bool = True) -> 'TeacherStudentDetector':
         super().train(mode)
@@ -179,6 +185,9 @@ class _Predicted(nn.Module):
         self.fuse = fuse
         self.aff = AFF(channels) if fuse == 'aff' else None
 
+    def extra_repr(self) -> str:
+        return f'fuse={self.fuse}'
+
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         predicted = self.ssp(x)
         if self.fuse == 'aff':
@@ -187,12 +196,13 @@ class _Predicted(nn.Module):
 
 
 def _untrained(teacher: dict) -> dict:
-    """The same network, with the weights that it begins a training with."""
+    """The same network, with the weights that it begins a training with, and none of them frozen."""
     if learned := [key for key in LEARNED if teacher.get(key)]:
         raise UsageError(f'model.teacher.{learned[0]}: the student would have these weights too; give a student')
     init = teacher.get('init_cfg')
     inits = [each for each in (init if isinstance(init, list) else [init]) if each and each['type'] != 'Pretrained']
-    return {key: value for key, value in teacher.items() if key != 'init_cfg'} | (dict(init_cfg=inits) if inits else {})
+    kept = {key: value for key, value in teacher.items() if key not in ('init_cfg', 'frozen_stages', 'norm_eval')}
+    return kept | (dict(init_cfg=inits) if inits else {})
 
 
 def _maps(network: nn.Module) -> Sequence[torch.Tensor]:
@@ -201,12 +211,20 @@ def _maps(network: nn.Module) -> Sequence[torch.Tensor]:
     network.eval()  # which those of mmpretrain do not return
     colours = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     try:
-        with torch.no_grad():
-            return list(network(torch.zeros(1, colours, 224, 224)))
+        return list(network(torch.zeros(1, colours, 224, 224)))
     except (RuntimeError, AttributeError, IndexError, AssertionError) as error:
         raise UsageError(f'{type(network).__name__}: puts out no feature maps ({first_line(error)})') from error
     finally:
         network.train(training)
+
+
+def _freeze_unused(network: nn.Module, maps: Sequence[torch.Tensor]) -> None:
+    """Several processes would wait for the gradient of weights, as of a stage behind the last map, that have none."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    if weights:
+        found = torch.autograd.grad(sum(x.sum() for x in maps), weights, allow_unused=True)
+        for weight, gradient in zip(weights, found, strict=True):
+            weight.requires_grad_(gradient is not None)
 
 
 def _is_defective(sample) -> bool:

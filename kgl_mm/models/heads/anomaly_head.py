@@ -122,6 +122,14 @@ class AnomalyHead(ClsHead):
                 raise UsageError('the scores of good images are not finite: the training may have diverged')
             scale.fill_(float(found))
 
+    def settings(self) -> dict:
+        """What shapes maps and scores beside the features and both q."""
+        names = ('unit', 'maps', 'combine', 'top', 'mse_weight', 'blur', 'quantile')
+        return dict(distance=self.distance, **{name: getattr(self, name) for name in names})
+
+    def extra_repr(self) -> str:
+        return ', '.join(f'{name}={value!r}' for name, value in self.settings().items())
+
     @property
     def is_calibrated(self) -> bool:
         return bool(self.score_scale != 1 or self.map_scale != 1)

@@ -76,6 +76,9 @@ class PriorSource:
         """A hash of all that was trained or remembered."""
         return None if self.model is None else hash_of_model(self.model)
 
+    def taken_from(self, dataset: BaseDataset) -> str | None:
+        """A hash of what the maps hold of a data set beside its images."""
+
     def prepare(self, images: torch.Tensor) -> None:
         """Choose what is left to the source by images like these, so that it does not depend on what comes first."""
 

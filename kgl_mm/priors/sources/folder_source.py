@@ -75,6 +75,14 @@ class FolderSource(PriorSource):
     def learns(self) -> bool:
         return not self.is_of_masks and self.quantile is not None
 
+    def taken_from(self, dataset: BaseDataset) -> str | None:
+        if not self.is_of_masks:
+            self._refuse_shared(dataset)
+            return None
+        masks = (dataset.get_data_info(index).get('mask_path') for index in range(len(dataset)))
+        known = '\n'.join(hash_of(mask) if mask and Path(mask).is_file() else '' for mask in masks)
+        return hashlib.sha256(known.encode()).hexdigest()
+
     def fit(self, dataset: BaseDataset) -> None:
         paths = [self.find(dataset.get_data_info(index)['img_path']) for index in good_indices(dataset)]
         maps = (_read(path) for path in paths if path)
@@ -86,11 +94,25 @@ class FolderSource(PriorSource):
     def check(self, dataset: BaseDataset) -> None:
         if self.learns:
             self.fit(dataset)
+        self._refuse_shared(dataset)
         for index in range(len(dataset)):
             info = dataset.get_data_info(index)
             self._mask(info) if self.is_of_masks else self._map(info['img_path'])
 
+    def _refuse_shared(self, dataset: BaseDataset) -> None:
+        owners = {}
+        for index in range(len(dataset)):
+            path = dataset.get_data_info(index)['img_path']
+            file = self.find(path)
+            if file and owners.setdefault(file, path) != path:
+                raise UsageError(
+                    f'FolderSource: {owners[file]} and {path} would both get the map {file}; '
+                    'put maps into folders like those of the images'
+                )
+
     def maps(self, images: torch.Tensor, samples: Sequence = ()) -> torch.Tensor:
+        if len(samples) != len(images):
+            raise UsageError('FolderSource: maps are found by the paths of images; pass their data samples too')
         result = images.new_zeros(len(images), *images.shape[2:])
         for into, sample in zip(result, samples, strict=True):
             height, width = (sample.get('img_shape') or into.shape)[:2]
@@ -166,6 +188,8 @@ def _read(path: Path) -> np.ndarray:
             found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     except (OSError, ValueError, cv2.error):
         found = None
+    if found is not None and found.dtype == bool:
+        found = found.astype(np.uint8) * np.uint8(255)
     if found is None or not np.issubdtype(found.dtype, np.number):
         raise UsageError(f'{path}: cannot be read as a map')
     if found.ndim == 3:  # a map of one channel, or a picture whose brightest colour counts

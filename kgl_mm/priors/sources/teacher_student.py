@@ -47,12 +47,11 @@ def calibrate(model: nn.Module, dataset: BaseDataset, batch_size: int = 4, num_w
     """Set the scales of a detector by good images of a data set, seen as a test sees them; by all processes."""
     good = spread(needed_good(dataset, 'by which the scores of a detector are scaled'), MOST)
     model.head.calibrate([1.0], [1.0])
-    method = AnomalyMap(model)
+    method = AnomalyMap(model, raw=True)
 
     def look(images: torch.Tensor, _indices: Sequence[int]) -> list[tuple[float, float]]:
         found = method.explain(images)
-        peaks = found.maps.double().amax((1, 2))
-        return list(zip(found.evidence.double().exp().tolist(), (peaks / (1 - peaks)).tolist(), strict=True))
+        return list(zip(found.evidence.double().exp().tolist(), found.maps.amax((1, 2)).tolist(), strict=True))
 
     values = shared_out(look, model, dataset, good, batch_size, num_workers)
     model.head.calibrate(*torch.tensor(values, dtype=torch.float64).T.tolist())

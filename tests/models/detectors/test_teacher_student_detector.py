@@ -125,6 +125,24 @@ def test_blocks_can_be_chosen_and_left_out(fuse, attention):
     assert len(list(plain.parameters())) == 2 * len(list(plain.teacher.parameters()))
 
 
+@pytest.mark.parametrize(
+    'teacher',
+    [
+        dict(type='ResNet', depth=18, out_indices=(0, 1), frozen_stages=1, norm_eval=True),
+        dict(type='MobileNetV2', out_indices=(1, 2)),
+    ],
+)
+def test_all_that_is_trained_has_a_gradient(teacher):
+    """What is behind the last map would keep several processes waiting; what the teacher freezes the student learns."""
+    model = detector(teacher=teacher)
+    sum(model(images(), samples(0, 0), mode='loss').values()).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    trained = [p.requires_grad for p in model.student.parameters()]
+    assert trained[0]
+    assert not trained[-1]
+    assert model.student.training
+
+
 def test_fusion_by_its_formula():
     model = detector(fuse='add', ssp=dict(attention='none')).eval()
     learned = model.student(images())

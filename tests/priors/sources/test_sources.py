@@ -8,9 +8,11 @@ import pytest
 import torch
 from mmengine.registry import DATASETS
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 
 from kgl_mm.errors import UsageError
 from kgl_mm.priors import PriorSource, PriorStore
+from kgl_mm.priors.fingerprint import hash_of_model
 from kgl_mm.priors.generation import as_tested, generate
 from kgl_mm.priors.sources import (
     FolderSource,
@@ -101,6 +103,38 @@ def test_a_detector_is_calibrated_once(write, detector, surfaces):
     peaks = [store.entry(key)['peak'] for key in store.keys() if not store.entry(key)['label']]  # noqa: SIM118
     assert np.mean(np.array(peaks) > 0.5) < 0.2
     assert max(peaks) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_calibration_of_any_size(detector, surfaces):
+    """A teacher whose features are far apart has distances beyond what [0, 1) can tell in float32."""
+    calibrate(detector, surfaces)
+    before = float(detector.head.map_scale), float(detector.head.score_scale)
+    detector.head.unit = False
+    for scale in detector.scales:
+        scale.deviation.fill_(1e-6)
+    calibrate(detector, surfaces)
+    after = float(detector.head.map_scale), float(detector.head.score_scale)
+    assert min(after) > 1e15 * max(before)
+    assert after[0] == pytest.approx(after[1], rel=0.2)  # the maximum of a map, before and after it is resized
+
+
+@pytest.mark.parametrize('change', [dict(combine='sum'), dict(maps='mkd'), dict(unit=False), dict(top=0.1)])
+def test_what_shapes_the_maps_of_a_detector_is_in_its_manifest(write, detector, change):
+    write(TeacherStudentSource(detector))
+    settings = TeacherStudentSource(detector).settings()
+    for name, value in change.items():
+        setattr(detector.head, name, value)
+    assert TeacherStudentSource(detector).settings() != settings
+    with pytest.raises(UsageError, match='stale: '):
+        write(TeacherStudentSource(detector))
+
+
+def test_the_hash_of_a_detector_knows_how_it_looks(detector):
+    first = hash_of_model(detector)
+    detector.standardize = False
+    second = hash_of_model(detector)
+    detector.blocks[0].fuse = 'replace'
+    assert len({first, second, hash_of_model(detector)}) == 3
 
 
 def test_the_channels_of_a_teacher_by_its_good_images(detector, surfaces):
@@ -289,6 +323,41 @@ def test_real_masks_as_the_ceiling(write, surfaces):
         assert entry['peak'] == entry['label']
         if entry['label']:
             assert entry['quality']['iou'] == 1
+
+
+def test_masks_that_changed_are_another_source(write, surfaces):
+    write(FolderSource(masks=True))
+    assert len(write(FolderSource(masks=True))[1]) == len(surfaces)
+    masks = [surfaces.get_data_info(index)['mask_path'] for index in range(len(surfaces))]
+    cv2.imwrite(next(filter(None, masks)), np.full((64, 64), 255, np.uint8))
+    with pytest.raises(UsageError, match='stale: taken was'):
+        write(FolderSource(masks=True))
+
+
+def test_no_two_images_share_a_map(write, parts, tmp_path):
+    dataset = parts((32, 40), (32, 40), good=1)
+    (tmp_path / 'flat').mkdir()
+    for name, value in (('0', 1), ('1', 2)):
+        np.save(tmp_path / f'flat/{name}.npy', np.full((2, 2), value, np.float32))
+    write(FolderSource(tmp_path / 'flat'), 'a', dataset)
+    (tmp_path / 'parts/dent/1.png').rename(tmp_path / 'parts/dent/0.png')
+    (tmp_path / 'split.csv').write_text('path,split\ngood/0.png,train\ndent/0.png,train\n')
+    dataset = DATASETS.build(
+        dict(type='kgl_mm.DefectFolder', data_root=str(tmp_path / 'parts'), split_file=str(tmp_path / 'split.csv'))
+    )
+    dataset = as_tested(dataset, [LOAD, PACK])
+    for look in (lambda source: write(source, 'b', dataset), lambda source: source.check(dataset)):
+        with pytest.raises(UsageError, match=r'good/0.png and .*dent/0.png would both get|dent/0.png and .*good/0.png'):
+            look(FolderSource(tmp_path / 'flat'))
+
+
+def test_maps_of_true_and_false_and_a_source_without_paths(tmp_path):
+    np.save(tmp_path / 'a.npy', np.eye(4, dtype=bool))
+    source = FolderSource(tmp_path, quantile=None)
+    sample = DataSample(metainfo=dict(img_path='a.png'))
+    assert torch.equal(source.maps(torch.zeros(1, 3, 4, 4), [sample])[0], torch.eye(4))
+    with pytest.raises(UsageError, match='pass their data samples too'):
+        source.maps(torch.zeros(1, 3, 4, 4))
 
 
 def test_what_is_wrong_with_a_folder_is_said(write, parts, tmp_path):
