@@ -1,4 +1,5 @@
-# A detector that learns from good parts alone; weights of its teacher: _base_/detector.py.
+# A detector that learns from good parts alone, tested on all defective images as published; weights of its teacher:
+# _base_/detector.py.
 _base_ = [
     './_base_/models/ssp_kd_vgg16.py',
     './_base_/datasets/mvtec.py',
@@ -7,3 +8,5 @@ _base_ = [
 ]
 
 train_dataloader = dict(**_base_.good_alone)
+train_dataloader['dataset']['learn_defects'] = False
+test_dataloader = dict(dataset=dict(learn_defects=False))

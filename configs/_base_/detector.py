@@ -1,7 +1,8 @@
 # A student learns what its teacher sees on good parts. The weights of the teacher are random, which is the control, or,
-# in one line each, those of ImageNet (a download) or of a classifier that was trained here:
-# model.teacher.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18')
-# model.teacher.init_cfg = dict(type='Pretrained', checkpoint='STAGE/epoch_50.pth', prefix='backbone.')
+# in one line of a config, those of ImageNet (a download), or with prefix='backbone.' of a classifier trained here:
+# model = dict(teacher=dict(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18')))
+# or: --cfg-options model.teacher.init_cfg.type=Pretrained model.teacher.init_cfg.checkpoint=torchvision://resnet18
+# As a first stage (kgl_resnet18_ksdd_from_good.py) it is stages.stage1.model.teacher.
 detector = dict(
     type='kgl_mm.TeacherStudentDetector',
     teacher=dict(

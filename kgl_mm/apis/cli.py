@@ -144,7 +144,10 @@ def _value(text: str) -> Any:
             return type(value)(map(spaced, value))
         return value.replace('\0', ' ') if isinstance(value, str) else value
 
-    return spaced(DictAction._parse_iterable(re.sub(r'\s*([][(),])\s*', r'\1', text).strip().replace(' ', '\0')))
+    try:
+        return spaced(DictAction._parse_iterable(re.sub(r'\s*([][(),])\s*', r'\1', text).strip().replace(' ', '\0')))
+    except (AssertionError, RecursionError):
+        raise UsageError(f'{text}: not understood; of a dict give each field as KEY.FIELD=VALUE') from None
 
 
 def value_lists(option: str, words: list[str]) -> dict[str, list]:

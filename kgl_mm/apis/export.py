@@ -105,7 +105,8 @@ def _images(cfg, split: str, required: bool = False) -> tuple[list[str], list[in
 
 def _check(original: DefectInspector, made: Path, images: list[str], labels: list[int]) -> None:
     exported = DefectInspector(made, device='cpu')
-    by_gradients = isinstance(original.network.method, CAM)
+    method = original.network.method
+    by_gradients = isinstance(method, CAM) or getattr(getattr(method, 'head', None), 'maps', '') == 'mkd'
     if images:
         found = compare(original, exported, images, labels, by_gradients)
         refuse_what_differs(found, made.name)

@@ -1,10 +1,13 @@
 import csv
+import fcntl
 import io
 import logging
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mmengine.dist import master_only
 from mmengine.logging import print_log
 
 from kgl_mm.errors import UsageError
@@ -143,6 +146,10 @@ class DefectFolder(DefectDataset):
         fixed = {path: split for path, (_, split) in found.items() if split not in (None, 'train')}
         free = [path for path in found if path not in fixed]
         splits = self._kept(file, found)
+        if not splits.keys() >= set(free):
+            with _locked(file.parent):
+                splits = self._kept(file, found)  # which another process may have written meanwhile, of another seed
+                splits = self._drawn(file, splits, free, found, units, given)
         of_unit = {units[path]: split for path, split in splits.items()}
         if torn := sorted({units[path] for path, split in splits.items() if of_unit[units[path]] != split}):
             print_log(
@@ -151,9 +158,14 @@ class DefectFolder(DefectDataset):
                 logger='current',
                 level=logging.WARNING,
             )
+        return splits | fixed
+
+    def _drawn(self, file: Path, splits: dict, free: list, found: dict, units: dict, given: list) -> dict[str, str]:
+        """With the images that are new: those of a known unit join it, the others are drawn."""
         new = [path for path in free if path not in splits]
         if not new:
-            return splits | fixed
+            return splits
+        of_unit = {units[path]: split for path, split in splits.items()}
         splits |= {path: of_unit[units[path]] for path in new if units[path] in of_unit}
         drawn = [path for path in new if path not in splits]
         shares = dict(val=0.2, test=0.2)
@@ -165,7 +177,7 @@ class DefectFolder(DefectDataset):
         splits |= dict(zip(drawn, places, strict=True))
         _write(file, [(path, found[path][0], units[path], splits[path]) for path in free])
         print_log(f'{len(new)} images were added to {file}.', logger='current', level=logging.INFO)
-        return splits | fixed
+        return splits
 
     def _kept(self, file: Path, found: dict) -> dict[str, str]:
         if not file.exists():
@@ -186,7 +198,21 @@ class DefectFolder(DefectDataset):
         return {row['path']: row['split'] for row in rows}
 
 
-@master_only
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time, after the others."""
+    place = None
+    try:
+        with suppress(OSError):  # some network file systems lock no folder; what cannot be written is said by writing
+            folder.mkdir(parents=True, exist_ok=True)
+            place = os.open(folder, os.O_RDONLY)
+            fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        if place is not None:
+            os.close(place)
+
+
 def _write(file: Path, rows: list[tuple[str, str, str, str]]) -> None:
     text = io.StringIO(newline='')
     writer = csv.writer(text)

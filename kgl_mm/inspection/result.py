@@ -104,7 +104,10 @@ class Result:
         return f'{self.label} {self.score:.4f}{regions}'
 
     def draw(self, longest: int = 1600) -> np.ndarray:
-        """The image with heat map, regions and verdict, BGR, no side longer than ``longest`` pixels."""
+        """The image with heat map, regions and verdict, BGR, no side longer than ``longest`` pixels.
+
+        Hottest is twice the threshold, since a map is about as high as the score that it speaks for.
+        """
         caption = f'{self.label} {self.score:.3f}'
         if self.threshold:
             caption += f', threshold {self.threshold}'
@@ -116,6 +119,7 @@ class Result:
             caption,
             self.is_defective,
             longest,
+            min(1.0, max(2 * self.threshold.value, 1e-3)) if self.threshold else 1.0,
         )
 
     def save(self, path: str | Path) -> Path:

@@ -20,6 +20,7 @@ def draw_verdict(
     caption: str,
     defective: bool | None,
     longest: int = 1600,
+    top: float = 1.0,
 ) -> np.ndarray:
     """An image (BGR) with its heat map, regions and verdict, uint8 of shape H x W x 3 (BGR).
 
@@ -31,13 +32,14 @@ def draw_verdict(
         caption: written above.
         defective: green for good, red for defective, gray where nobody says so.
         longest: see ``image``.
+        top: the heat that is drawn hottest, as is all above.
     """
     scale = min(1.0, longest / max(image.shape[:2]))
     picture = as_bgr(image)
     if scale < 1:
         picture = resize(picture, tuple(max(1, round(side * scale)) for side in picture.shape[1::-1]))
     if heat is not None:
-        picture = overlay(picture, heat)
+        picture = overlay(picture, heat, top=top)
     for polygon, (left, top, right, bottom) in zip(polygons, boxes, strict=True):
         cv2.polylines(picture, [_scaled(polygon, scale)], True, MARK, 1, cv2.LINE_AA)
         corners = _scaled([(left, top), (right - 1, bottom - 1)], scale).tolist()

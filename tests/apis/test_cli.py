@@ -45,3 +45,9 @@ def test_words_keep_the_spaces_between_them(words):
 @given(st.recursive(st.integers() | st.booleans() | st.none(), lambda part: st.lists(part, min_size=1, max_size=3)))
 def test_all_else_is_read_as_mmengine_reads_it(value):
     assert cli.key_values('--x', [f'a={value}'])['a'] == DictAction._parse_iterable(str(value))
+
+
+@pytest.mark.parametrize('text', ["dict(type='Pretrained', checkpoint='a.pth')", '[1,2'])
+def test_what_is_no_value_is_said(text):
+    with pytest.raises(UsageError, match=r'not understood; of a dict give each field as KEY\.FIELD=VALUE'):
+        cli.key_values('--cfg-options', [f'model.teacher.init_cfg={text}'])

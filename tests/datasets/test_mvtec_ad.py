@@ -47,6 +47,13 @@ def test_by_kind(root, infos):
     assert MVTecAD.METAINFO['classes'] == ('good', 'defect')
 
 
+def test_all_defects_are_for_the_test_of_what_learns_none(root, infos):
+    options = dict(learn_defects=False, num_positives=0)
+    train, test = (infos(MVTecAD(str(root), 'nut', split=split, **options)) for split in ('train', 'test'))
+    assert [row['gt_label'] for row in train] == [0] * 12
+    assert Counter(row['gt_label'] for row in test) == {0: 4, 1: 11}
+
+
 def test_the_seed_splits(root, infos):
     splits = {seed: paths(infos(MVTecAD(str(root), 'nut', seed=seed))) for seed in range(6)}
     assert len(set(map(frozenset, splits.values()))) > 1

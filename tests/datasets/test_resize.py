@@ -44,7 +44,7 @@ def test_values_by_hand(seed, height, width, new_width, new_height, channels):
 )
 def test_all_but_the_image_is_as_in_mmcv(settings):
     image = np.random.default_rng(0).integers(0, 256, (33, 41, 3), np.uint8)
-    mask, boxes = (image[..., 0] > 200).astype(np.uint8), np.array([[3.0, 4, 20, 30]])
+    mask, boxes = (image[..., 0] > 200).astype(np.uint8) * 2, np.array([[3.0, 4, 20, 30]])
     ours, theirs = (
         kind(**settings)(dict(img=image, gt_seg_map=mask, gt_bboxes=boxes)) for kind in (Resize, mmcv.Resize)
     )
@@ -52,6 +52,24 @@ def test_all_but_the_image_is_as_in_mmcv(settings):
     for key, value in theirs.items():
         assert np.allclose(ours[key], value, atol=1 if key == 'img' else 0), key
     assert ours['img'].shape == theirs['img'].shape
+
+
+@given(st.integers(0, 99), side, side, side, side)
+def test_a_mask_marks_what_the_marked_pixels_reach_into(seed, height, width, new_width, new_height):
+    mask = (np.random.default_rng(seed).random((height, width)) > 0.8).astype(np.uint8)
+    image = np.zeros((height, width, 3), np.uint8)
+    found = Resize((new_width, new_height))(dict(img=image, gt_seg_map=mask))['gt_seg_map']
+    if new_width > width or new_height > height:
+        assert np.array_equal(
+            found, mmcv.Resize((new_width, new_height))(dict(img=image, gt_seg_map=mask))['gt_seg_map']
+        )
+        return
+    expected = np.zeros_like(found)
+    for row, column in np.argwhere(mask):  # in whole numbers: which new pixels overlap this one
+        rows = slice(row * new_height // height, -(-(row + 1) * new_height // height))
+        columns = slice(column * new_width // width, -(-(column + 1) * new_width // width))
+        expected[rows, columns] = 1
+    assert np.array_equal(found, expected)
 
 
 def test_a_grey_image_stays_one_and_the_registry_knows_it():

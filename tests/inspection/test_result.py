@@ -71,6 +71,18 @@ def test_a_picture_is_no_larger_than_asked_for():
     assert max(result((0.1, 0.9), image=np.zeros((4000, 3000), np.uint8)).draw(longest=800).shape) <= 830
 
 
+def test_a_map_is_as_hot_as_its_score_is_above_the_threshold():
+    """A detector calls defective from 0.1, and its maps go as far."""
+    heat, image = np.full((4, 4), 0.2, np.float32), np.full((40, 60, 3), 100, np.uint8)
+    judge = Judge(('good', 'defect'), threshold=Threshold(0.1, True))
+    hot = result((0.8, 0.2), judge, heat=heat, image=image).draw()
+    hottest = result((0.8, 0.2), heat=np.ones((4, 4), np.float32), image=image).draw()
+    faint = result((0.8, 0.2), heat=heat, image=image).draw()
+    middle = np.s_[-20, 30]  # of the image, below the caption
+    assert (hot[middle] == hottest[middle]).all()
+    assert hot[middle][1] != faint[middle][1]
+
+
 def test_drawing_leaves_the_array_as_it_was():
     image = np.full((40, 60, 3), 100, np.uint8)
     result((0.1, 0.9), heat=np.eye(4, dtype=np.float32), image=image).draw()

@@ -1,5 +1,5 @@
-# The teacher, the loss and the map of MKD. ImageNet weights, in one line, a download:
-# model.teacher.init_cfg = dict(type='Pretrained', checkpoint='PATH or URL of VGG16 with BN', prefix='backbone.')
+# The teacher, the loss and the map of MKD. ImageNet weights (detector.py), with prefix='backbone.': mmpretrain's
+# download.openmmlab.com/mmclassification/v0/vgg/vgg16_bn_batch256_imagenet_20210208-7e55cd29.pth
 _base_ = '../detector.py'
 
 model = dict(
