@@ -85,6 +85,7 @@ def study_of(args: argparse.Namespace) -> 'Study':
 def main() -> None:
     args = arguments().parse_args()
     study = study_of(args)
+    study.check(args.compare)
     try:
         study.run(args.jobs)
     except KeyboardInterrupt:

@@ -230,6 +230,14 @@ def rehearse(cfg: Config) -> None:
             _compare_classes(model, dataset, 'train')
 
 
+def draw_parts(cfg: Config) -> None:
+    """Have a data set of this package look at its images: of a folder that was never seen, it draws the parts."""
+    settings = dict(innermost(cfg.train_dataloader.dataset), lazy_init=True)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')), _naming_the_config(cfg):
+        if str(settings['type']).startswith('kgl_mm.'):
+            DATASETS.build(settings).load_data_list()
+
+
 def _compare_channels(model: nn.Module) -> None:
     """Whether the head fits the backbone, where it can be tried."""
     if not isinstance(head := getattr(model, 'head', None), KnowledgeInjectionHead):

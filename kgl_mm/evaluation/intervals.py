@@ -33,6 +33,9 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 def paired_bootstrap(differences: Sequence[float], draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of the mean of differences between pairs, by drawing pairs anew.
 
+    Of few pairs it is too narrow: of normal differences it holds the mean in 75 % of cases with 3 pairs, where it is
+    the range of what was seen, in 84 % with 5, in 90 % with 10 and in 92 % with 15.
+
     >>> paired_bootstrap([0.1, 0.1, 0.1])
     (0.1, 0.1)
     """

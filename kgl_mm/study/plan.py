@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +43,8 @@ def cells_of(cfg: Config, folds: Sequence[int] | None, seeds: Sequence[int], var
     has_folds = 'fold' in innermost(cfg.train_dataloader.dataset)
     if folds and not has_folds:
         kind = innermost(cfg.train_dataloader.dataset).type
-        raise UsageError(f'--folds {" ".join(map(str, folds))}: {kind} has no folds; its parts follow --seeds')
+        drawn = '; its parts are drawn once and kept in split.csv' if kind == 'kgl_mm.DefectFolder' else ''
+        raise UsageError(f'--folds {" ".join(map(str, folds))}: {kind} has no folds{drawn}: leave --folds out')
     chosen = (folds or (0, 1, 2)) if has_folds else (None,)
     combinations = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
     return [Cell(fold, seed, settings) for settings in combinations for seed in seeds for fold in chosen]
@@ -76,11 +78,13 @@ def config_of(cfg: Config, cell: Cell) -> Config:
 
 
 def base_hash(cfg: Config) -> str:
-    """A hash of what all cells of a study share: the config without its variants, and the folder of the images."""
-    cfg = copy.deepcopy(cfg)
-    for name in ('variants', 'work_dir'):
-        cfg.pop(name, None)
-    return _hash(config_hash(cfg), *_roots(cfg))
+    """A hash of what all cells of a study share: the config without its variants, and the folder of the images.
+
+    Behind it, where the config has several, that of its stages: older tables lack that part.
+    """
+    stages = stages_of(cfg).values() if cfg.get('stages') else ()
+    behind = [_hash(*(part for stage in stages for part in (config_hash(stage), *_roots(stage))))] if stages else []
+    return '-'.join([_hash(config_hash(cfg), *_roots(cfg)), *behind])
 
 
 def _variant(cfg: Config, name: str) -> dict:
@@ -135,7 +139,9 @@ def origins(stages: dict[str, Config]) -> dict[str, Origin]:
 def _roots(cfg: Config) -> list[str]:
     """The folders of images that a config names: a config of anybody's folder is another one for each."""
     loaders = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
-    return sorted({str(innermost(loader.dataset).get('data_root') or '') for loader in loaders if loader} - {''})
+    roots = [innermost(loader.dataset).get('data_root') for loader in loaders if loader]
+    # however they are written; a link stays what it is called
+    return sorted({os.path.abspath(Path(root).expanduser()) for root in roots if root})  # noqa: PTH100
 
 
 def _weights(value: Any) -> Iterator[str]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from kgl_mm.evaluation.intervals import t_interval
 
-from .summary import POSITIVES, Group, by_seed
+from .summary import POSITIVES, Group, by_seed, curve_of
 
 
 def draw(groups: list[Group], name: str, split: str = 'test') -> bytes:
@@ -43,8 +43,7 @@ def _curves(found: list[tuple[Group, list[float]]]) -> Figure:
     series = defaultdict(list)
     for group, values in found:
         if group.settings.get(POSITIVES, 'None') != 'None':
-            words = [word for word in group.label.split(' ') if not word.startswith('num_positives=')]
-            series[' '.join(words) or group.rows[0]['stage']].append((int(group.settings[POSITIVES]), values))
+            series[curve_of(group)].append((int(group.settings[POSITIVES]), values))
     for label, points in series.items():
         points.sort(key=lambda point: point[0])
         counts, means = [count for count, _ in points], [np.mean(values) for _, values in points]

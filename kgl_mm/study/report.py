@@ -35,15 +35,16 @@ def report(
         pairs: of groups, by what they are called in the text: by how much the second is ahead of the first.
         split: ``'test'`` or ``'val'``.
         choices: of groups, of which validation data choose for each fold and seed; ``'A or B'`` is such a group. A
-            stage that was trained with and without guidance is chosen from in any case.
+            stage that was trained with and without guidance is chosen from in any case where validation data can.
     """
     groups = groups_of(rows)
     metric = metric_of(groups, split)
-    groups += [better(groups, labels, metric) for labels in choices] + with_or_without(groups, metric)
+    chosen, notes = with_or_without(groups, metric)
+    groups += [better(groups, labels, metric) for labels in choices] + chosen
     lines = summarise(groups, split)
     write_summary(lines, out.with_suffix('.csv'))
     differences = [compare(groups, *pair, metric, split) for pair in pairs] + steps(groups, metric, split)
-    text = markdown(lines, differences)
+    text = markdown(lines, differences, notes)
     write_atomically(out.with_suffix('.md'), text.encode())
     if any(metric in line for line in lines):
         write_atomically(out.with_suffix('.png'), draw(groups, metric, split))

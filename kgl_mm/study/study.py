@@ -7,6 +7,8 @@
     WORK_DIR/runs/KEY/       what each run left: log.txt, metrics, checkpoints, priors
 """
 
+import copy
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from mmengine.config import Config
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kgl_mm.engine.checkpoint_io import use_safe_loading
-from kgl_mm.engine.run import rehearse
+from kgl_mm.engine.run import draw_parts, rehearse
 from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json
@@ -23,6 +25,7 @@ from kgl_mm.files import read_json
 from .plan import Cell, Origin, Task, base_hash, cells_of, config_of, origins, tasks_of
 from .pool import Pool, visible_gpus
 from .report import report
+from .summary import called, groups_of, metric_of, with_or_without
 from .table import Table, is_stale
 
 RUNS_ON_A_GPU = 4
@@ -78,6 +81,23 @@ class Study:
             return False
         return row['key'] == origin[stage].key or (self.keep_stale and is_stale(row))
 
+    def check(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Refuse to compare what the summary will not have, as far as it is known before the first run.
+
+        Raises:
+            UsageError: names what there will be.
+        """
+        plan = copy.copy(self.table)
+        plan.rows = dict(plan.rows)
+        for cell, _, origin in self.cells:
+            for name in origin:
+                if not self._is_known(cell, name, origin):
+                    plan.expect(cell, name, origin[name])
+        groups = groups_of([row for row in plan.sorted() if not plan.is_of_another(row)])
+        groups += with_or_without(groups, metric_of(groups))[0]
+        for label in itertools.chain(*pairs):
+            called(label, groups, '--compare')
+
     def run(self, jobs: int | None = None) -> None:
         """Do what is left, several runs side by side, and write each result as it comes."""
         use_safe_loading()
@@ -97,14 +117,15 @@ class Study:
             Pool(self.root / 'runs', jobs, ended).run(tasks)
 
     def _rehearse(self) -> None:
-        """What is wrong with a config shows before the first run."""
+        """What is wrong with a config shows before the first run; parts are drawn here, not by each run for itself."""
         seen = set()
         for cell, tasks, origin in self.cells:
-            if (settings := str(cell.settings)) not in seen:
-                seen.add(settings)
-                for name, stage in stages_of(tasks[-1].cfg).items():
-                    if not self._is_known(cell, name, origin):
-                        rehearse(stage)
+            todo = {(str(cell.settings), name) for name in origin if not self._is_known(cell, name, origin)} - seen
+            stages = stages_of(tasks[-1].cfg) if todo else {}
+            for _, name in sorted(todo):
+                rehearse(stages[name])
+                draw_parts(stages[name])
+            seen |= todo
 
     def _record(self, task: Task, error: str) -> None:
         """Enter what a task found into the rows of all cells that share it."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kgl_mm.datasets.checks import some
 from kgl_mm.engine.stages import ALONE
 from kgl_mm.errors import UsageError
 from kgl_mm.evaluation.intervals import paired_bootstrap, t_interval
@@ -22,6 +23,8 @@ MEANS = ('AP', 'AUROC', 'macro_AP', 'accuracy', *PIXELS)
 COUNTS = ('FP', 'FN')
 POSITIVES = 'data.num_positives'
 PART = '_part'  # in the name of a part of stage 1, of a cross-fitted run
+FEW_PAIRS = 10
+"""With fewer, an interval drawn from the pairs says less than it seems to."""
 
 
 class Group(NamedTuple):
@@ -34,6 +37,7 @@ class Group(NamedTuple):
     settings: dict[str, str]
     rows: list[dict]
     folds: set[str]
+    stage: str
 
 
 def groups_of(rows: list[dict]) -> list[Group]:
@@ -59,7 +63,7 @@ def groups_of(rows: list[dict]) -> list[Group]:
         told = {name: value for name, value in common.items() if name in varying}
         label = ' '.join([value if name == 'variant' else f'{_short(name)}={value}' for name, value in told.items()])
         words = [label, stage if len(stages) > 1 and (stage != stages[-1] or not label) else '']
-        groups.append(Group(' '.join(filter(None, words)) or stage, common, found[shared[0]], folds))
+        groups.append(Group(' '.join(filter(None, words)) or stage, common, found[shared[0]], folds, stage))
         sharing.append(', '.join(' '.join(s[i] for i, name in enumerate(names) if name in varying) for s in shared))
     labels = [group.label for group in groups]
     return [
@@ -90,21 +94,27 @@ def by_seed(group: Group, name: str, split: str = 'test') -> dict[str, float]:
 
 
 def summarise(groups: list[Group], split: str = 'test') -> list[dict]:
-    """One line a group: AP and AUROC averaged over folds, errors summed over them, and then over seeds."""
+    """One line a group: AP and AUROC averaged over folds, errors summed over them, and then over seeds.
+
+    A seed counts where all folds are there; ``lacking`` is how many of the others have some.
+    """
     lines = []
     for group in groups:
         done = [row for row in group.rows if row['status'] == 'done']
         failed = sum(row['status'] == 'failed' for row in group.rows)
         line = dict(name=group.label, runs=len(group.rows), failed=failed)
         line['stale'] = sum(row.get('stale') == 'yes' for row in group.rows)
+        begun = {row['seed'] for row in done if any(row.get(f'{split}_{name}', '') != '' for name in MEANS)}
         line['seeds'] = 0
         for name in MEANS:
             values = list(by_seed(group, name, split).values())
             if values:
                 low, high = t_interval(values)
                 spread = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-                line |= {'seeds': len(values), name: float(np.mean(values)), f'{name}_std': spread}
+                line['seeds'] = line['seeds'] or len(values)  # those of the first one, which the table shows
+                line |= {name: float(np.mean(values)), f'{name}_std': spread}
                 line |= {f'{name}_low': max(low, 0.0), f'{name}_high': min(high, 1.0)}
+        line['lacking'] = len(begun) - line['seeds']
         for name in COUNTS:
             values = list(by_seed(group, name, split).values())
             if values:
@@ -117,12 +127,14 @@ def summarise(groups: list[Group], split: str = 'test') -> list[dict]:
 def compare(groups: list[Group], first: str, second: str, name: str = 'AP', split: str = 'test') -> dict:
     """By how much the second is ahead of the first, over the pairs of runs with the same fold and seed.
 
+    Pairs of seeds that lack other folds count, too. ``alone`` names the runs without a partner.
+
     Raises:
         UsageError: there is no such pair.
     """
     values = []
     for label in (first, second):
-        group = _called(label, groups, '--compare')
+        group = called(label, groups, '--compare')
         rows = [row for row in group.rows if row['status'] == 'done' and row.get(f'{split}_{name}', '') != '']
         values.append({(row['fold'], row['seed']): float(row[f'{split}_{name}']) for row in rows})
     pairs = sorted(values[0].keys() & values[1].keys())
@@ -139,46 +151,75 @@ def compare(groups: list[Group], first: str, second: str, name: str = 'AP', spli
         low=low,
         high=high,
         ahead=ahead,
+        alone=[
+            ' '.join([label, *([f'fold {fold}'] if fold else []), f'seed {seed}'])
+            for label, mine, others in ((first, *values), (second, *values[::-1]))
+            for fold, seed in sorted(mine.keys() - others.keys())
+        ],
     )
 
 
 def better(groups: list[Group], labels: Sequence[str], name: str = 'AP') -> Group:
     """A group of its own: of each fold and seed the run, of those in some groups, that validation data say is best."""
+    members = [called(label, groups, '--better') for label in labels]
     found = defaultdict(list)
-    for label in labels:
-        for row in _called(label, groups, '--better').rows:
-            if row['status'] == 'done' and row.get(f'val_{name}', '') == '':
-                raise UsageError(f'--better {label}: its runs have no {name} of validation data to choose by')
+    for group in members:
+        if _is_unjudged(group, name):
+            raise UsageError(f'--better {group.label}: its runs have no {name} of validation data to choose by')
+        for row in group.rows:
             found[row['fold'], row['seed']].append(row)
     rows = []
     for runs in found.values():
         failed = [row for row in runs if row['status'] != 'done']
         if len(runs) == len(labels):  # else there is nothing to choose from
             rows.append(failed[0] if failed else max(runs, key=lambda row: float(row[f'val_{name}'])))
-    return Group(' or '.join(labels), {}, rows, groups[0].folds)
+    common = set.intersection(*(set(group.settings.items()) for group in members))
+    shared = dict(item for item in members[0].settings.items() if item in common)
+    return Group(' or '.join(labels), shared, rows, groups[0].folds, ' or '.join(group.stage for group in members))
 
 
-def with_or_without(groups: list[Group], name: str = 'AP') -> list[Group]:
-    """Where the last stage is trained without guidance too: what validation data choose of each setting."""
-    found = []
+def _is_unjudged(group: Group, name: str) -> bool:
+    """Whether validation data say nothing of a run: there may be no defects among them."""
+    return any(row['status'] == 'done' and row.get(f'val_{name}', '') == '' for row in group.rows)
+
+
+def with_or_without(groups: list[Group], name: str = 'AP') -> tuple[list[Group], list[str]]:
+    """Where the last stage is trained without guidance too: what validation data choose of each setting.
+
+    Of settings where they cannot choose, a sentence says so.
+    """
+    found, notes = [], []
     for alone in groups:
-        stage = alone.rows[0]['stage']
         guided = defaultdict(list)
-        for group in groups if stage.endswith(ALONE) else ():
-            other = group.rows[0]['stage']
-            is_last = other.startswith(stage.removesuffix(ALONE)) and not other.endswith(ALONE)
+        for group in groups if alone.stage.endswith(ALONE) else ():
+            is_last = group.stage.startswith(alone.stage.removesuffix(ALONE)) and not group.stage.endswith(ALONE)
             if is_last and alone.settings.items() <= group.settings.items():
-                guided[tuple(group.settings.items())].append(group.label)
-        # of equal ones the first, as a run itself has it
-        found += [better(groups, [alone.label, *labels], name) for labels in guided.values()]
-    return found
+                guided[tuple(group.settings.items())].append(group)
+        for others in guided.values():
+            members = [alone, *others]  # of equal ones the first is chosen, as a run itself has it
+            labels = [group.label for group in members]
+            if any(_is_unjudged(group, name) for group in members):
+                chosen = ' or '.join(labels)
+                notes.append(f'There is no "{chosen}": some of these runs have no {name} of validation data.')
+            else:
+                found.append(better(groups, labels, name))
+    return found, notes
 
 
-def _called(label: str, groups: list[Group], option: str) -> Group:
+def called(label: str, groups: list[Group], option: str) -> Group:
     for group in groups:
         if group.label == label:
             return group
     raise UsageError(f'{option} {label}: not among {", ".join(group.label for group in groups)}')
+
+
+def curve_of(group: Group) -> str:
+    """What groups share that differ in the number of defective images alone; a choice is named by what it is of."""
+    parts = zip(group.label.split(' or '), group.stage.split(' or '), strict=False)
+    return ' or '.join(
+        ' '.join(word for word in label.split(' ') if not word.startswith('num_positives=')) or stage
+        for label, stage in parts
+    )
 
 
 def steps(groups: list[Group], name: str = 'AP', split: str = 'test') -> list[dict]:
@@ -186,8 +227,7 @@ def steps(groups: list[Group], name: str = 'AP', split: str = 'test') -> list[di
     series = defaultdict(list)
     for group in groups:
         if group.settings.get(POSITIVES, 'None') != 'None':
-            others = {key: value for key, value in group.settings.items() if key != POSITIVES}
-            series[(*others.items(), group.rows[0]['stage'])].append(group)
+            series[curve_of(group)].append(group)
     found = []
     for members in series.values():
         members.sort(key=lambda group: int(group.settings[POSITIVES]))
@@ -203,8 +243,11 @@ def metric_of(groups: list[Group], split: str = 'test') -> str:
     return names[0] if names else 'AP'
 
 
-def markdown(lines: list[dict], differences: list[dict]) -> str:
-    """The summary as tables; a group with a failed run says so, and its mean is of whole seeds alone."""
+def markdown(lines: list[dict], differences: list[dict], notes: Sequence[str] = ()) -> str:
+    """The summary as tables; a group with a failed run says so, and its mean is of whole seeds alone.
+
+    ``notes`` are sentences to stand below.
+    """
     names = [name for name in MEANS if any(name in line for line in lines)][:2]
     counts = [name for name in COUNTS if any(name in line for line in lines)]
     header = ['', 'seeds', *(f'{name} (95 % interval)' for name in names), 'std', *counts, 'seconds', 'remarks']
@@ -212,6 +255,8 @@ def markdown(lines: list[dict], differences: list[dict]) -> str:
     for line in lines:
         remarks = [f'{line["failed"]} of {line["runs"]} runs failed'] if line['failed'] else []
         remarks += [f'{line["stale"]} rows of older code'] if line['stale'] else []
+        if lacking := line['lacking']:
+            remarks.append('1 seed lacks folds' if lacking == 1 else f'{lacking} seeds lack folds')
         means = [_with_interval(line, name) for name in names]
         spread = _number(line.get(f'{names[0]}_std', np.nan)) if names else ''
         errors = [_number(line.get(name, np.nan), 1) for name in counts]
@@ -220,7 +265,7 @@ def markdown(lines: list[dict], differences: list[dict]) -> str:
         )
     text = _table(header, rows)
     if differences:
-        header = ['paired difference', 'metric', 'pairs', 'mean (95 % interval)', 'ahead in']
+        header = ['paired difference', 'metric', 'pairs', 'mean (95 % interval)', 'ahead in', 'remarks']
         rows = [
             [
                 d['name'],
@@ -228,11 +273,15 @@ def markdown(lines: list[dict], differences: list[dict]) -> str:
                 d['pairs'],
                 f'{d["difference"]:+.3f} {_range(d["low"], d["high"], "+") if d["pairs"] > 1 else "(one pair)"}',
                 d['ahead'],
+                f'without a partner: {some(d["alone"], most=3)}' if d['alone'] else '',
             ]
             for d in differences
         ]
         text += '\n' + _table(header, rows)
-    return text
+    if any(1 < d['pairs'] < FEW_PAIRS for d in differences):
+        about = 'is no more than about the range of what they show, and covers less than 95 %'
+        notes = [*notes, f'The interval of fewer than {FEW_PAIRS} pairs {about}.']
+    return text + ''.join(f'\n{note}\n' for note in notes)
 
 
 def _table(header: list, rows: list[list]) -> str:

@@ -40,7 +40,7 @@ class Table:
 
     def is_of_another(self, row: dict) -> bool:
         """Whether it is known to come of another config, or of other data, than new rows do."""
-        return row.get('config', '') not in ('', self.config)
+        return not self.config.startswith(row.get('config', ''))  # older rows tell less of theirs
 
     def find(self, cell: Cell, stage: str) -> dict | None:
         return self.rows.get(self._identity(self._begin(cell, stage)))
@@ -48,6 +48,11 @@ class Table:
     def _begin(self, cell: Cell, stage: str) -> dict:
         settings = {name: str(value) for name, value in cell.settings.items()}
         return dict(settings, seed=str(cell.seed), fold='' if cell.fold is None else str(cell.fold), stage=stage)
+
+    def expect(self, cell: Cell, stage: str, origin: Origin) -> None:
+        """A row in the place of one that is yet to come."""
+        row = self._begin(cell, stage) | dict(status='planned', key=origin.key, config=self.config)
+        self.rows[self._identity(row)] = row
 
     def add(self, cell: Cell, stage: str, origin: Origin, folder: Path, error: str = '') -> None:
         """The row of a stage, from what its task left in ``folder``, or with what went wrong."""

@@ -24,7 +24,8 @@ def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
     """Run the stages of a task in ``runs/KEY``, or go on with them; on failure the process exits with status 1.
 
     Each has one thread on the CPU, so that results do not depend on how many run side by side. ``alone``: nothing does,
-    so that the data may have workers of their own where that changes no result.
+    so that the data may have workers of their own where that changes no result. The seconds are those of all attempts;
+    one that was killed lasted until its last word in the log.
     """
     folder = runs / task.key
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,6 +36,8 @@ def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
         state = read_json(folder / 'state.json').get('stages', {})
         if all(state.get(name, {}).get('done') for name in task.stages) and _ended_well(folder):
             sys.exit(0)  # where and when it was done stays as it is
+        seconds = _seconds_before(folder)
+        write_json(folder / 'run.json', dict(seconds=seconds, begun=time.time()))
         try:
             _prepare(device)
             _link(task, runs)
@@ -48,7 +51,7 @@ def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
         except Exception as error:
             traceback.print_exc()
             outcome = dict(error=_sentence(error))
-        seconds = read_json(folder / 'run.json').get('seconds', 0) + time.perf_counter() - begun
+        seconds += time.perf_counter() - begun
         write_json(folder / 'run.json', dict(outcome, seconds=round(seconds, 1), **circumstances()))
         _drop_checkpoints(task, folder)
     sys.exit(1 if outcome['error'] else 0)
@@ -56,6 +59,12 @@ def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
 
 def _ended_well(folder: Path) -> bool:
     return read_json(folder / 'run.json').get('error') == ''
+
+
+def _seconds_before(folder: Path) -> float:
+    run = read_json(folder / 'run.json')
+    killed = (folder / 'log.txt').stat().st_mtime - run['begun'] if 'begun' in run else 0
+    return round(run.get('seconds', 0) + max(0, killed), 1)
 
 
 def _sentence(error: Exception) -> str:

@@ -1,11 +1,14 @@
 import csv
 import errno
+import multiprocessing
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from kgl_mm.datasets import DefectFolder
+from kgl_mm.datasets import defect_folder as module
 from kgl_mm.errors import UsageError
 
 SPLITS = ('train', 'val', 'test')
@@ -83,6 +86,34 @@ def test_another_seed_another_draw(root, load):
     assert names(load(root)) == first
     (root / 'split.csv').unlink()
     assert names(load(root, seed=1)) != first
+
+
+@pytest.mark.parametrize('known', [0, 25])
+def test_of_several_that_draw_at_once_the_first_draws_for_all(root, load, monkeypatch, known):
+    """None learns from what another one is tested with, whatever their seeds."""
+    if known:
+        load(root)
+        rewrite(root, rows(root)[:known])
+    drawing = module.cut_by_unit
+
+    def slowly(*args):
+        time.sleep(0.3)  # so that each has looked before another one writes
+        return drawing(*args)
+
+    def train(seed, queue):
+        data = DefectFolder(str(root), seed=seed)
+        queue.put({Path(data.get_data_info(i)['img_path']).relative_to(root).as_posix() for i in range(len(data))})
+
+    monkeypatch.setattr(module, 'cut_by_unit', slowly)
+    context = multiprocessing.get_context('fork')
+    queue = context.Queue()
+    processes = [context.Process(target=train, args=(seed, queue)) for seed in (0, 1, 2)]
+    for process in processes:
+        process.start()
+    seen = [queue.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert seen[0] == seen[1] == seen[2] == {row['path'] for row in rows(root) if row['split'] == 'train'}
 
 
 def test_new_images_join(root, load, picture):

@@ -140,6 +140,7 @@ def test_one_gpu_is_chosen_without_asking_cuda(monkeypatch, asked, seen, left):
         (('--jobs', '0'), '--jobs 0: it takes one or more'),
         (('--folds', '3'), 'fold=3: not one of 0, 1, 2'),
         (('--set', 'model.head.pooling=max,mean'), "pooling='mean': not one of"),
+        (('--set', 'variant=head,guided', '--compare', 'head', 'gided'), '--compare gided: not among '),
     ],
 )
 def test_what_is_wrong_is_said_before_the_first_run(run_here, config, tmp_path, words, sentence):

@@ -1,10 +1,10 @@
 import pytest
 from mmengine.config import Config
 
-from kgl_mm.engine.config import load_config
+from kgl_mm.engine.config import load_config, set_data
 from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
-from kgl_mm.study.plan import Cell, cells_of, config_of, origins, tasks_of
+from kgl_mm.study.plan import Cell, base_hash, cells_of, config_of, origins, tasks_of
 
 
 @pytest.fixture(scope='module')
@@ -25,8 +25,10 @@ def test_cells_are_all_combinations(cfg):
 def test_a_data_set_without_folds_has_none():
     demo = load_config('kgl_demo.py')
     assert [cell.fold for cell in cells_of(demo, None, [0, 1], {})] == [None, None]
-    with pytest.raises(UsageError, match=r'SyntheticSurface has no folds; its parts follow --seeds'):
+    with pytest.raises(UsageError, match=r'SyntheticSurface has no folds: leave --folds out'):
         cells_of(demo, [0], [0], {})
+    with pytest.raises(UsageError, match=r'DefectFolder has no folds; its parts are drawn once and kept in split\.csv'):
+        cells_of(load_config('kgl_folder.py'), [0], [0], {})
 
 
 def test_fold_and_seed_reach_everything_random(cfg):
@@ -95,6 +97,28 @@ def test_a_key_follows_what_is_read(cfg):
     usual, other = (origins(stages_of(config_of(cfg, Cell(0, 0, settings)))) for settings in ({}, longer))
     assert usual['stage1'].key != other['stage1'].key
     assert usual['stage2'].key != other['stage2'].key
+
+
+def test_what_all_cells_share_has_the_stages_too(cfg):
+    shared = base_hash(cfg)
+    assert base_hash(load_config('studies/ksdd_avg.py', {'stages.stage1.train_cfg.max_epochs': 2})) != shared
+    assert base_hash(load_config('studies/ksdd_avg.py', {'variants.more': dict(rounds=2)})) == shared
+    workers = {'stages.stage1.train_dataloader.num_workers': 7}
+    assert base_hash(load_config('studies/ksdd_avg.py', workers)) == shared
+    elsewhere = {'stages.stage1.train_dataloader.dataset.data_root': 'elsewhere'}
+    assert base_hash(load_config('studies/ksdd_avg.py', elsewhere)) != shared
+
+
+def test_a_folder_is_the_same_however_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for root in (str(tmp_path / 'parts'), f'{tmp_path}/parts/', 'parts', './parts/', '../other'):
+        config = load_config('kgl_folder.py')
+        set_data(config, data_root=root)
+        found.append((base_hash(config), [task.key for task in tasks(config, fold=None)]))
+    assert found[0] == found[1] == found[2] == found[3]
+    assert found[0][0] != found[4][0]
+    assert not set(found[0][1]) & set(found[4][1])
 
 
 def test_a_key_follows_the_weights_that_a_network_begins_with(cfg, tmp_path):

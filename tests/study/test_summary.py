@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from kgl_mm.errors import UsageError
-from kgl_mm.study.plot import draw
+from kgl_mm.study.plot import _curves, draw
 from kgl_mm.study.summary import (
     better,
+    by_seed,
     compare,
     groups_of,
     markdown,
@@ -33,7 +34,16 @@ def test_a_seed_that_lacks_a_fold_is_left_out_and_said(rows):
     assert line['AP'] == pytest.approx(0.85)  # the 0.2 of the easier fold alone would mean nothing
     assert line['FP'] == 4
     assert (line['seeds'], line['runs'], line['failed']) == (2, 6, 1)
-    assert '1 of 6 runs failed' in markdown([line], [])
+    assert '1 of 6 runs failed, 1 seed lacks folds |' in markdown([line], [])
+
+
+def test_a_seed_that_has_not_come_to_all_folds_is_said(rows):
+    """Of a study that was stopped: no run failed."""
+    (group,) = groups_of(rows({0: [0.8, 1.0], 1: [0.2], 2: [0.7, 0.9], 3: [0.1]}))
+    (line,) = summarise([group])
+    assert (line['AP'], line['seeds'], line['lacking'], line['failed']) == (pytest.approx(0.85), 2, 2, 0)
+    assert '| 2 seeds lack folds |' in markdown([line], [])
+    assert 'lack' not in markdown(summarise(groups_of(rows({0: [0.8, 1.0], 1: [0.2, 0.3]}))), [])
 
 
 def test_a_fold_that_others_have_and_one_lacks_makes_no_mean(rows):
@@ -93,13 +103,30 @@ def test_with_or_without_guidance_is_chosen_for_each_setting(rows):
             found = rows({0: [test], 1: [test]}, stage, key=key, pooling=pooling)
             members += [row | dict(val_AP=str(val)) for row in found]
     groups = groups_of(members)
-    chosen = with_or_without(groups)
+    chosen, notes = with_or_without(groups)
+    assert notes == []
     assert [group.label for group in chosen] == [
         ' or '.join(['stage2_unguided', f'pooling={pooling} stage2', f'pooling={pooling}'])
         for pooling in ('avg', 'max')
     ]
     assert [[row['test_AP'] for row in group.rows] for group in chosen] == [['0.2', '0.2'], ['0.3', '0.3']]
-    assert with_or_without([group for group in groups if 'unguided' not in group.label]) == []
+    assert [group.settings for group in chosen] == [{}, {}]  # that without guidance is of both
+    assert with_or_without([group for group in groups if 'unguided' not in group.label]) == ([], [])
+
+
+def test_where_validation_data_cannot_choose_a_note_says_so(rows):
+    members = [
+        row | dict(val_AP='1.0' if pooling == 'avg' else '')  # there, the validation part has no defects
+        for pooling in ('avg', 'max')
+        for stage in ('stage2', 'stage2_unguided')
+        for row in rows({0: [0.5]}, stage, pooling=pooling)
+    ]
+    chosen, notes = with_or_without(groups_of(members))
+    assert [group.label for group in chosen] == ['pooling=avg stage2_unguided or pooling=avg']
+    assert notes == [
+        'There is no "pooling=max stage2_unguided or pooling=max": some of these runs have no AP of validation data.'
+    ]
+    assert notes[0] in markdown([], [], notes)
 
 
 def test_of_equal_ones_it_is_that_without_guidance_as_in_a_run(rows):
@@ -108,7 +135,7 @@ def test_of_equal_ones_it_is_that_without_guidance_as_in_a_run(rows):
         for stage, test in (('stage2', 0.1), ('stage2_unguided', 0.3))
         for row in rows({0: [test]}, stage, variant='a')
     ]
-    (chosen,) = with_or_without(groups_of(members))
+    ((chosen,), _) = with_or_without(groups_of(members))
     assert [row['test_AP'] for row in chosen.rows] == ['0.3']
 
 
@@ -161,6 +188,16 @@ def test_only_whole_pairs_are_compared(rows):
     members = rows({0: [0.5, 0.6], 1: [0.7, None]}, variant='a') + rows({0: [0.6, None], 1: [0.9, 0.1]}, variant='b')
     found = compare(groups_of(members), 'a', 'b')
     assert (found['pairs'], round(found['difference'], 6)) == (2, 0.15)
+    assert found['alone'] == ['a fold 1 seed 0', 'b fold 1 seed 1']
+    assert '| without a partner: a fold 1 seed 0; b fold 1 seed 1 |' in markdown([], [found])
+
+
+def test_an_interval_of_few_pairs_is_said_to_be_one(rows):
+    texts = []
+    for number in (1, 9, 10):
+        groups = groups_of(rows({0: [0.5] * number}, variant='a') + rows({0: [0.6] * number}, variant='b'))
+        texts.append(markdown([], [compare(groups, 'a', 'b')]))
+    assert ['covers less than 95 %' in text for text in texts] == [False, True, False]
 
 
 def test_what_is_not_there_cannot_be_compared(rows):
@@ -181,6 +218,23 @@ def test_steps_follow_the_number_of_defects(rows):
         'num_positives=20 - num_positives=10',
     ]
     assert [round(step['difference'], 6) for step in found] == [0.2, 0.2]
+
+
+def test_the_chosen_model_has_a_curve_and_steps_of_its_own(rows):
+    members = []
+    for count, values in ((5, (0.5, 0.6)), (10, (0.8, 0.7))):
+        for stage, value in zip(('stage2_unguided', 'stage2'), values, strict=True):
+            found = rows({0: [value], 1: [value]}, stage, **{'data.num_positives': str(count)})
+            members += [row | dict(val_AP=row['test_AP']) for row in found]
+    groups = groups_of(members)
+    groups += with_or_without(groups)[0]
+    curves = _curves([(group, list(by_seed(group, 'AP').values())) for group in groups]).axes[0].lines
+    assert {line.get_label(): list(line.get_ydata()) for line in curves} == {
+        'stage2_unguided': [0.5, 0.8],
+        'stage2': [0.6, 0.7],
+        'stage2_unguided or stage2': [0.6, 0.8],
+    }
+    assert sorted(round(step['difference'], 6) for step in steps(groups)) == [0.1, 0.2, 0.3]
 
 
 def test_where_all_runs_of_a_number_failed_there_is_no_step(rows):

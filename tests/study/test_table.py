@@ -54,6 +54,9 @@ def test_rows_of_another_config_are_known(folder, tmp_path):
     for config, other in (('one', False), ('two', True)):
         again = Table(tmp_path / 'results.csv', ['model.head.channel'], config=config)
         assert again.is_of_another(again.find(CELL, 'stage2')) is other
+    again = Table(tmp_path / 'results.csv', ['model.head.channel'], config='one-stages')
+    assert not again.is_of_another(again.find(CELL, 'stage2'))  # of a time when stages were not told apart
+    assert again.is_of_another(dict(config='one-others'))
     assert not again.is_of_another(dict(key='of a time when this was not noted'))
 
 
