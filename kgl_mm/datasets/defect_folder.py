@@ -175,6 +175,11 @@ class DefectFolder(DefectDataset):
         labels = [kinds.index(found[path][0]) for path in drawn]
         places = cut_by_unit([units[path] for path in drawn], labels, shares, self.seed)
         splits |= dict(zip(drawn, places, strict=True))
+        if lacking := sorted(shares.keys() - set(splits.values())):
+            raise UsageError(
+                f'{self.data_root}: its {len(set(units.values()))} units are too few to draw a {lacking[0]} part of; '
+                'training, validation and test need one good unit each, at the least'
+            )
         _write(file, [(path, found[path][0], units[path], splits[path]) for path in free])
         print_log(f'{len(new)} images were added to {file}.', logger='current', level=logging.INFO)
         return splits

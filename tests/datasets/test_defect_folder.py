@@ -372,3 +372,11 @@ def test_a_broken_image_is_found_whatever_its_split(root):
     for _ in range(2):
         with pytest.raises(UsageError, match=r'DefectFolder: .*good/good_07\.png: not a readable image'):
             DefectFolder(str(root))
+
+
+@pytest.mark.parametrize('good', [1, 2])
+def test_too_few_to_draw_three_parts(fill, load, good):
+    with pytest.raises(UsageError, match=rf'its {good} units are too few to draw a (test|train|val) part of'):
+        load(fill(good=good), num_positives=0)
+    assert not list(fill(good=good).glob('split.csv'))
+    assert all(load(fill(good=3), num_positives=0).values())

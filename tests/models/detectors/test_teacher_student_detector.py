@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from kgl_mm.engine.config import load_config
+from kgl_mm.engine.run import _compare_classes
 from kgl_mm.errors import UsageError
 from kgl_mm.models import AFF, SimAM, TeacherStudentDetector
 from kgl_mm.models.detectors.teacher_student_detector import _untrained
@@ -341,6 +344,13 @@ def test_anomaly_maps_are_of_detectors_and_never_scaled_by_themselves():
     with pytest.raises(UsageError, match='Linear is no detector'):
         AnomalyMap(torch.nn.Linear(2, 2))
     assert LayerCAM(model, layers=['student.stages.2'])(images()).shape == (2, 32, 24)  # logits like any other
+
+
+def test_kinds_of_defect_are_not_for_a_detector():
+    kinds = SimpleNamespace(metainfo=dict(classes=('good', 'dent', 'scratch')))
+    with pytest.raises(UsageError, match='tells good from defective: leave labels=kind out'):
+        _compare_classes(detector(), kinds, 'train')
+    _compare_classes(detector(), SimpleNamespace(metainfo=dict(classes=('good', 'defect'))), 'train')
 
 
 def test_it_is_a_model_of_mmpretrain():
