@@ -195,8 +195,8 @@ def _compare_classes(model: nn.Module, dataset: Dataset, part: str) -> None:
         )
     if classes and len(classes) != 2 and hasattr(getattr(model, 'head', None), 'calibrate'):
         raise UsageError(
-            f'the {part} data set has {len(classes)} classes ({", ".join(classes)}), and a detector of good parts tells '
-            'good from defective: leave labels=kind out'
+            f'the {part} data set has {len(classes)} classes ({", ".join(classes)}), and a detector of good parts '
+            'tells good from defective: leave labels=kind out'
         )
     if classes and outputs and len(classes) != outputs:
         raise UsageError(
