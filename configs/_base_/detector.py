@@ -15,7 +15,7 @@ detector = dict(
         style='pytorch',
         zero_init_residual=False,  # a random one is not trained, so its blocks would put out nothing
     ),
-    ssp=dict(attention='simam'),
+    ssp=dict(attention='none'),
     fuse='aff',
     ssp_weight=0.1,
     head=dict(loss='stpm', maps='stpm'),

@@ -1,20 +1,23 @@
 # A detector of good parts with each part left out or another, for each teacher (docs/method.md), for
 # tools/cross_validate.py --set variant=NAME,NAME: TEACHER_PART, such as random_whole or neu_attention_se. A teacher of
-# other data is trained before: tools/train.py configs/studies/neu_teacher.py, or neu_teacher_resnet18.py.
+# other data is trained before: tools/train.py configs/studies/neu_teacher.py, or neu_teacher_resnet18.py. The whole is as
+# published, with SimAM; attention_none is what the other configs have.
 _base_ = './models/ssp_kd_slim_vgg.py'
 
+_simam = {'model.ssp.attention': 'simam'}
+_mkd = {'model.head.loss': 'mkd', 'model.head.maps': 'mkd'}
 _parts = dict(
-    whole={},
-    unit={'model.head.unit': True},
-    raw={'model.standardize': False},
+    whole=_simam,
+    unit={'model.head.unit': True, **_simam},
+    raw={'model.standardize': False, **_simam},
     stpm={'model.ssp': None},
     stpm_raw={'model.ssp': None, 'model.standardize': False},
-    attention_none={'model.ssp.attention': 'none'},
+    attention_none={},
     attention_se={'model.ssp.attention': 'se'},
-    add={'model.fuse': 'add'},
-    replace={'model.fuse': 'replace'},
-    mkd={'model.head.loss': 'mkd', 'model.head.maps': 'mkd'},
-    mkd_alone={'model.ssp': None, 'model.head.loss': 'mkd', 'model.head.maps': 'mkd'},
+    add={'model.fuse': 'add', **_simam},
+    replace={'model.fuse': 'replace', **_simam},
+    mkd={**_mkd, **_simam},
+    mkd_alone={'model.ssp': None, **_mkd},
 )
 _neu = dict(type='Pretrained', checkpoint='work_dirs/neu_teacher/stage1/epoch_20.pth', prefix='backbone.')
 _neu_resnet18 = dict(_neu, checkpoint='work_dirs/neu_teacher_resnet18/stage1/epoch_20.pth')

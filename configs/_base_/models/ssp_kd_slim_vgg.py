@@ -12,7 +12,7 @@ model = dict(
     type='kgl_mm.TeacherStudentDetector',
     teacher=_slim,
     student=_slim,  # begins alike beside any teacher
-    ssp=dict(attention='simam'),
+    ssp=dict(attention='none'),
     fuse='aff',
     ssp_weight=0.1,
     head=dict(loss='stpm', maps='stpm'),

@@ -7,7 +7,7 @@ model = dict(
     teacher=dict(
         type='VGG', depth=16, num_stages=4, dilations=(1, 1, 1, 1), out_indices=(0, 1, 2, 3), norm_cfg=dict(type='BN')
     ),
-    ssp=dict(attention='simam'),
+    ssp=dict(attention='none'),
     fuse='aff',
     ssp_weight=0.1,
     head=dict(loss='mkd', maps='mkd'),
