@@ -84,6 +84,11 @@ class DefectFolder(DefectDataset):
             self._metainfo['classes'] = ('good', *kinds[1:])
         units = {path: self._unit_of(path) for path in found}
         splits = self._splits(found, units, given)
+        if self.split not in splits.values() and not (self.split == 'val' and self.val_fraction):
+            raise UsageError(
+                f'{root}: its {len(set(units.values()))} units have no {self.split} part; '
+                'training, validation and test need one good unit each, at the least'
+            )
         masks = self._masks({path for path, (kind, _) in found.items() if kind != self.good}, given)
         samples = []
         for path, (kind, _) in found.items():
@@ -175,11 +180,6 @@ class DefectFolder(DefectDataset):
         labels = [kinds.index(found[path][0]) for path in drawn]
         places = cut_by_unit([units[path] for path in drawn], labels, shares, self.seed)
         splits |= dict(zip(drawn, places, strict=True))
-        if lacking := sorted(shares.keys() - set(splits.values())):
-            raise UsageError(
-                f'{self.data_root}: its {len(set(units.values()))} units are too few to draw a {lacking[0]} part of; '
-                'training, validation and test need one good unit each, at the least'
-            )
         _write(file, [(path, found[path][0], units[path], splits[path]) for path in free])
         print_log(f'{len(new)} images were added to {file}.', logger='current', level=logging.INFO)
         return splits
