@@ -1,8 +1,11 @@
-"""Writes that a kill cannot leave half done, and the hash of a file."""
+"""Writes that a kill cannot leave half done, one process at a time in a folder, and the hash of a file."""
 
+import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -24,6 +27,18 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """One process at a time in a folder, after the others."""
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems lock no folder
+            fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def hash_of(path: str | Path) -> str:

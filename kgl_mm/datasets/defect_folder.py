@@ -1,17 +1,13 @@
 import csv
-import fcntl
 import io
 import logging
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.logging import print_log
 
 from kgl_mm.errors import UsageError
-from kgl_mm.files import write_atomically
+from kgl_mm.files import locked, write_atomically
 from kgl_mm.image_files import HIDDEN, SUFFIXES, find_images
 from kgl_mm.registry import DATASETS
 
@@ -152,7 +148,7 @@ class DefectFolder(DefectDataset):
         free = [path for path in found if path not in fixed]
         splits = self._kept(file, found)
         if not splits.keys() >= set(free):
-            with _locked(file.parent):
+            with locked(self.data_root):
                 splits = self._kept(file, found)  # which another process may have written meanwhile, of another seed
                 splits = self._drawn(file, splits, free, found, units, given)
         of_unit = {units[path]: split for path, split in splits.items()}
@@ -201,21 +197,6 @@ class DefectFolder(DefectDataset):
                 'take their lines out, or remove the file to draw a new split'
             )
         return {row['path']: row['split'] for row in rows}
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time, after the others."""
-    place = None
-    try:
-        with suppress(OSError):  # some network file systems lock no folder; what cannot be written is said by writing
-            folder.mkdir(parents=True, exist_ok=True)
-            place = os.open(folder, os.O_RDONLY)
-            fcntl.flock(place, fcntl.LOCK_EX)
-        yield
-    finally:
-        if place is not None:
-            os.close(place)
 
 
 def _write(file: Path, rows: list[tuple[str, str, str, str]]) -> None:

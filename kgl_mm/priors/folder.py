@@ -1,6 +1,5 @@
 """The files of a store: where they are, and how they are read, replaced and listed. Nothing leaves the root."""
 
-import fcntl
 import io
 import os
 import re
@@ -13,6 +12,7 @@ from urllib.parse import quote
 from mmengine.fileio import LocalBackend, get_file_backend
 
 from kgl_mm.errors import UsageError, first_line
+from kgl_mm.files import locked
 
 LAYER = re.compile(r'(?!journal$)[A-Za-z0-9_-]{1,200}')
 REFUSED = re.compile(r'(?:^|/)\.{0,2}(?:/|$)|[\\\0-\x1f\x7f-\x9f\ud800-\udfff]')
@@ -136,13 +136,8 @@ class Folder:
     def lock(self) -> Iterator[None]:
         """One process at a time, after the others; makes the folder where there is none."""
         Path(self.root).mkdir(parents=True, exist_ok=True)
-        folder = os.open(self.root, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # some network file systems lock no folder
-                fcntl.flock(folder, fcntl.LOCK_EX)
+        with locked(self.root):
             yield
-        finally:
-            os.close(folder)
 
 
 def reason(error: BaseException) -> str:

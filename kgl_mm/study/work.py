@@ -1,21 +1,18 @@
 """Doing one task of a study in a process of its own: what it leaves is all that the study reads."""
 
-import fcntl
 import os
 import platform
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from kgl_mm.engine.hooks.record_hook import versions
 from kgl_mm.engine.run import run_stages
 from kgl_mm.engine.stages import latest_checkpoint
 from kgl_mm.errors import UsageError, first_line
-from kgl_mm.files import read_json, write_json
+from kgl_mm.files import locked, read_json, write_json
 
 from .plan import Task
 
@@ -29,7 +26,8 @@ def perform(task: Task, runs: Path, device: str | None, alone: bool) -> None:
     """
     folder = runs / task.key
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / 'log.txt').open('a', buffering=1) as log, _locked(folder):
+    # a run that outlived a killed study ends before another one goes on with it
+    with (folder / 'log.txt').open('a', buffering=1) as log, locked(folder):
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         begun = time.perf_counter()
@@ -70,14 +68,6 @@ def _seconds_before(folder: Path) -> float:
 def _sentence(error: Exception) -> str:
     text = first_line(error)
     return text if isinstance(error, UsageError) else f'{type(error).__name__}: {text}'
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time: a run that outlived a killed study ends before another one goes on with it."""
-    with (folder / '.lock').open('w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _prepare(device: str | None) -> None:
