@@ -70,6 +70,9 @@ def test_a_mask_marks_what_the_marked_pixels_reach_into(seed, height, width, new
         columns = slice(column * new_width // width, -(-(column + 1) * new_width // width))
         expected[rows, columns] = 1
     assert np.array_equal(found, expected)
+    assert np.array_equal(
+        Resize((new_width, new_height))(dict(gt_seg_map=mask, img_shape=(height, width)))['gt_seg_map'], found
+    )
 
 
 def test_a_grey_image_stays_one_and_the_registry_knows_it():

@@ -53,9 +53,9 @@ class Resize(MMResize):
 
     def _resize_seg(self, results: dict) -> None:
         mask = results.get('gt_seg_map')
-        size = results.get('img_shape', mask.shape[:2] if mask is not None else ())
-        if mask is None or mask.max(initial=0) > 1 or size[0] > mask.shape[0] or size[1] > mask.shape[1]:
-            super()._resize_seg(results)
-        else:
-            share = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
-            results['gt_seg_map'] = (share > 0).astype(mask.dtype)
+        super()._resize_seg(results)
+        if mask is not None and mask.max(initial=0) <= 1:
+            height, width = results['gt_seg_map'].shape[:2]
+            if height <= mask.shape[0] and width <= mask.shape[1]:
+                share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+                results['gt_seg_map'] = (share > 0).astype(mask.dtype)
