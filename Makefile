@@ -3,7 +3,8 @@ VENV_PYTHON := .venv/bin/python
 # The checkout itself too, since mmengine 0.10.7 finds the configs of an editable installation by its egg-info alone.
 OPENMMLAB := PYTHONPATH="$(CURDIR)/.venv/openmmlab:$(CURDIR)"
 # Two workers on two cores: more threads per worker would only make them wait for each other. A file goes to one worker,
-# so that what its tests share is made once, in the order of the folders, since short files come last.
+# so that what its tests share is made once, in the order of the folders, since short files come last. One that hung and
+# was ended is not replaced, since the next one would hang as well.
 PYTEST := OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n 2 --max-worker-restart 0 --dist loadscope --no-loadscope-reorder --doctest-modules kgl_mm tests
 SLOW := not slow
 # What uses neither runner, registries nor networks of the mm packages, or networks only as something to compute with,

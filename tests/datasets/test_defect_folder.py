@@ -107,12 +107,12 @@ def test_of_several_that_draw_at_once_the_first_draws_for_all(root, load, monkey
     monkeypatch.setattr(module, 'cut_by_unit', slowly)
     context = multiprocessing.get_context('fork')
     queue = context.Queue()
-    processes = [context.Process(target=train, args=(seed, queue)) for seed in (0, 1, 2)]
+    processes = [context.Process(target=train, args=(seed, queue), daemon=True) for seed in (0, 1, 2)]
     for process in processes:
         process.start()
     seen = [queue.get(timeout=60) for _ in processes]
     for process in processes:
-        process.join()
+        process.join(60)
     assert seen[0] == seen[1] == seen[2] == {row['path'] for row in rows(root) if row['split'] == 'train'}
 
 

@@ -88,6 +88,9 @@ def test_every_part_that_is_shipped_can_be_planned(full, which, tmp_path):
         seen.add(part.name)
         folds = '--folds 0' if part.data == 'KolektorSDD' else ''
         words = part.words.replace(full.FIVE, '').replace(full.THREE, '')
-        if not isinstance(part, full.Look):
+        if isinstance(part, full.Look):
+            assert TOOL.with_name(part.tool).is_file()
+            assert not part.of or part.of in seen
+        else:
             assert replace(part, words=f'{words} {folds}').state(tmp_path)[0]
     assert len(seen) == len(getattr(full, which))  # each has a folder of its own

@@ -14,9 +14,10 @@ def test_the_seconds_of_a_killed_attempt_count(tmp_path, monkeypatch):
     def attempt(work):
         monkeypatch.setattr(module, 'run_stages', work)
         task = Task('key', Config(), ['stage1'], {})
-        process = multiprocessing.get_context('fork').Process(target=module.perform, args=(task, tmp_path, None, False))
+        work = dict(target=module.perform, args=(task, tmp_path, None, False), daemon=True)
+        process = multiprocessing.get_context('fork').Process(**work)
         process.start()
-        process.join()
+        process.join(60)
         return process.exitcode
 
     def killed(*_, **__):

@@ -1,5 +1,6 @@
 """Each source behind the one interface: what it gives, what it refuses, and that its store is the same every time."""
 
+import copy
 import os
 
 import cv2
@@ -22,7 +23,7 @@ from kgl_mm.priors.sources import (
     calibrate,
     standardize,
 )
-from kgl_mm.priors.sources.base import good_indices
+from kgl_mm.priors.sources.base import good_indices, loaded
 from kgl_mm.registry import PRIOR_SOURCES
 from kgl_mm.saliency import LayerCAM
 
@@ -323,6 +324,19 @@ def test_real_masks_as_the_ceiling(write, surfaces):
         assert entry['peak'] == entry['label']
         if entry['label']:
             assert entry['quality']['iou'] == 1
+
+
+def test_workers_that_load_images_have_no_threads_of_opencv(surfaces):
+    """A fork lacks those of its parent, and may wait for ever for what one of them held."""
+    dataset = copy.copy(surfaces)
+    dataset.pipeline = lambda _: cv2.getNumThreads()
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        found = [list(loaded(dataset, [[0], [1]], num_workers)) for num_workers in (0, 1)]
+    finally:
+        cv2.setNumThreads(before)
+    assert found == [[[2], [2]], [[1], [1]]]
 
 
 def test_masks_that_changed_are_another_source(write, surfaces):
