@@ -7,6 +7,5 @@ _base_ = [
     './_base_/default_runtime.py',
 ]
 
-train_dataloader = dict(**_base_.good_alone)
-train_dataloader['dataset']['learn_defects'] = False
+train_dataloader = dict(_base_.good_alone, dataset=dict(num_positives=0, learn_defects=False))
 test_dataloader = dict(dataset=dict(learn_defects=False))

@@ -1,5 +1,5 @@
 # Enough test images to see small differences: 2,000 of the embedded surfaces, and few defective ones to learn from
-# (--set data.num_positives=5,10,20,50). Every epoch has 100 images or more, so that few learn as long.
+# (--set data.num_positives=5,10,20,50). Every epoch has 100 images or more, so that few learn about as long.
 _base_ = '../kgl_demo.py'
 
 dataset = dict(difficulty=0.2, num_val=(450, 150), num_test=(1500, 500))

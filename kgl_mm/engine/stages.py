@@ -89,8 +89,12 @@ def rounds_of(cfg: Config) -> list[str]:
 
 def writers(cfg: Config) -> list[dict]:
     """The hooks of a config that write priors, each a layer of the same store."""
+    return _hooks(cfg, WRITER)
+
+
+def _hooks(cfg: Config, kind: str) -> list[dict]:
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
-    return [hook for hook in hooks if hook and hook.get('type') == WRITER]
+    return [hook for hook in hooks if hook and hook.get('type') == kind]
 
 
 def writer(cfg: Config) -> dict | None:
@@ -189,8 +193,7 @@ def _with_parts(configs: dict[str, Config], parts: int) -> dict[str, Config]:
     for part in range(parts):
         config = copy.deepcopy(configs[names[0]])
         innermost(config.train_dataloader.dataset).leave_out = (part, parts)
-        calibrations = [hook for hook in config.get('custom_hooks') or [] if hook['type'] == 'kgl_mm.CalibrationHook']
-        for hook in (*writers(config), *calibrations):
+        for hook in (*writers(config), *_hooks(config, 'kgl_mm.CalibrationHook')):
             hook.setdefault('pipeline', innermost(config.test_dataloader.dataset).pipeline)
         for split in ('val', 'test'):
             for field in ('dataloader', 'evaluator', 'cfg'):

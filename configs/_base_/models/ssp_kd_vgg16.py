@@ -1,5 +1,5 @@
-# The teacher, the loss and the map of MKD. ImageNet weights (detector.py), with prefix='backbone.': mmpretrain's
-# download.openmmlab.com/mmclassification/v0/vgg/vgg16_bn_batch256_imagenet_20210208-7e55cd29.pth
+# The teacher, the loss and the map of MKD. ImageNet weights (detector.py), with prefix='backbone.': those of VGG-16-BN in
+# mmpretrain's configs/vgg/metafile.yml, whose addresses are there.
 _base_ = '../detector.py'
 
 model = dict(

@@ -84,7 +84,6 @@ class TeacherStudentDetector(BaseClassifier):
         self.standardize = standardize
         taught, learned = _maps(self.teacher), _maps(self.student)
         _freeze_unused(self.student, learned)
-        taught, learned = ([x.detach() for x in part] for part in (taught, learned))
         channels = [feature.shape[1] for feature, _ in pairs((taught, learned))]
         self.scales = nn.ModuleList(_Standardized(number) for number in channels)
         self.blocks = nn.ModuleList(_Predicted(number, ssp, fuse) for number in channels if ssp is not None)

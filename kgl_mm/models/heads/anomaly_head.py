@@ -125,7 +125,7 @@ class AnomalyHead(ClsHead):
     def settings(self) -> dict:
         """What shapes maps and scores beside the features and both q."""
         names = ('unit', 'maps', 'combine', 'top', 'mse_weight', 'blur', 'quantile')
-        return dict(distance=self.distance, **{name: getattr(self, name) for name in names})
+        return dict(loss=self.distance, **{name: getattr(self, name) for name in names})
 
     def extra_repr(self) -> str:
         return ', '.join(f'{name}={value!r}' for name, value in self.settings().items())
