@@ -28,6 +28,7 @@ def generate_priors(
 ) -> PriorStore:
     """Write the maps of a split by a checkpoint, by default into ``WORK_DIR/STAGE/priors``, as the hook does.
 
+    Keys of ``method`` may have dots, as in ``{'network.type': 'ResNet'}``.
     A source that looks with no trained network, such as ``kgl_mm.FolderSource``, needs no checkpoint. What is not given
     is as the ``PriorGenerationHook`` of the config has it, where there is one.
     """
@@ -39,7 +40,9 @@ def generate_priors(
     if method:
         kind = method.get('type', hook.method['type'])
         same = kind.split('.')[-1] == hook.method['type'].split('.')[-1]  # the settings of another do not fit
-        hook.method = {**(hook.method if same else {}), **method, 'type': kind}
+        merged = Config(dict(method=dict(hook.method) if same else {}))
+        merged.merge_from_dict({f'method.{key}': value for key, value in method.items()} | {'method.type': kind})
+        hook.method = merged.to_dict()['method']
     if path is None and needs_model(hook.method):
         raise UsageError(f'{hook.method["type"]}: looks with a trained network, so give its checkpoint')
     with DefaultScope.overwrite_default_scope(stage.get('default_scope', 'mmengine')), process_group(stage, launcher):

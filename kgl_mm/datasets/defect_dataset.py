@@ -261,8 +261,11 @@ def naming_broken_files(infos: list[dict]) -> Iterator[None]:
         raise
     except Exception as error:
         for path in filter(None, (info.get(key) for info in infos for key in ('img_path', 'mask_path'))):
-            if decode(path) is None:
+            found = decode(path)
+            if found is None:
                 raise UsageError(f'{path}: cannot be read as an image') from error
+            if found.dtype.kind != 'u':
+                raise UsageError(f'{path}: holds {found.dtype} pixels; save it with 8 or 16 bits') from error
         if len(infos) == 1:
             error.add_note(f'while preparing {infos[0]["img_path"]}')
         raise

@@ -76,8 +76,12 @@ class DefectMetric(BaseMetric):
                 raise UsageError(f'DefectMetric needs one gt_label of 0 or more an image, but {image} has {label}.')
             probabilities = torch.as_tensor(sample['pred_score']).detach().flatten().cpu().double().numpy()
             self.results.append(image | {'label': int(label[0]), 'probabilities': probabilities})
-            if sample.get('pred_map') is not None and index is not None:
+            if sample.get('pred_map') is None:
+                continue
+            if index is not None:
                 self._count_pixels(image, sample, is_good=not label[0])
+            elif sample.get('mask') is not None:
+                self._warn('no pixel metrics: they need the sample_idx of images, which PackDefect packs.')
 
     def evaluate(self, size: int) -> dict:
         """Metrics over the ``size`` images of the data set, each counted once, however often the sampler gave it."""

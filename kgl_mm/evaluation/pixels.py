@@ -1,9 +1,10 @@
 """Pixel-level metrics of maps against masks, by counts that do not grow with the number of images; numpy and OpenCV.
 
-Each pixel of a map in [0, 1] falls into one of 65536 equal steps, as in a PNG of 16 bits, and counts there: once among
-the pixels of its kind (in a defect or not), and in a defect also with 1 over the area of its region. All that ranks
-pixels follows from these three rows of counts, exactly for maps of 16 bits, and for finer ones as far as their values
-differ by a step: to 4e-4 of AUROC for one of which a quarter lay in the lowest step.
+Each pixel of a map in [0, 1] falls into one of some 80,000 steps and counts there: once among the pixels of its kind
+(in a defect or not), and in a defect also with 1 over the area of its region. All that ranks pixels follows from these
+three rows of counts, as far as their values differ by a step. The steps are no wider than those of a PNG of 16 bits,
+whose maps are ranked exactly, and near 0 and near 1, where most of a map may lie, they are as fine in proportion: 256
+an octave, down to 2^-40.
 """
 
 import cv2
@@ -11,7 +12,11 @@ import numpy as np
 
 from kgl_mm.errors import UsageError
 
-STEPS = 65536
+EDGE, OCTAVES = np.float32(2**-8), 32
+"""Nearer than this to 0 or 1 steps are proportional, for so many octaves."""
+FINE, FINEST = 256 * OCTAVES, (EDGE * np.float32(2.0**-OCTAVES)).view(np.int32) >> 15
+HALF = FINE + 2**15 - 2**8
+STEPS = 2 * HALF + 1
 LIMIT = 0.3
 """False positive rate up to which AUPRO looks, as the data set MVTec AD has it."""
 
@@ -39,7 +44,7 @@ class PixelTally:
             raise UsageError(f'a map {map.shape} and its mask {inside.shape} must have the same two dimensions.')
         if not ((map >= 0) & (map <= 1)).all():
             raise UsageError('a map must lie in [0, 1] to be compared with masks.')
-        steps = np.rint(map.astype(np.float64) * (STEPS - 1)).astype(np.int64)
+        steps = steps_of(map)
         self.outside += np.bincount(steps[~inside], minlength=STEPS)
         self.images += 1
         if not inside.any():
@@ -70,6 +75,16 @@ class PixelTally:
             pixel_AP=float((hits * precision).sum() / found[-1]),
             AUPRO=_area_up_to(np.r_[0, rates], np.r_[0, overlaps], LIMIT) / LIMIT,
         )
+
+
+def steps_of(map: np.ndarray) -> np.ndarray:
+    """The step of each pixel of a float32 map: 0 at 0, ``STEPS - 1`` at 1, the middle one for 1/2 alone."""
+    near = np.minimum(map, 1 - map)
+    # a positive float is ordered as its bits are, of which the first after the exponent split an octave evenly
+    fine = np.maximum((near.view(np.int32) >> 15) - FINEST, 0)
+    even = FINE + ((near - EDGE) * 65536).astype(np.int32)
+    step = np.where(near < EDGE, fine, even)
+    return np.where(map < 0.5, step, STEPS - 1 - step)
 
 
 def _area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:

@@ -8,10 +8,11 @@ from torch import nn
 
 
 def hash_of_model(model: nn.Module) -> str:
-    """Of its structure, of all parameters and buffers, and of what its preprocessor does."""
+    """Of its structure, of all parameters and buffers, and of what its preprocessor does; not of where they began."""
     preprocessor = vars(getattr(model, 'data_preprocessor', None) or nn.Identity())
     plain = sorted((name, str(value)) for name, value in preprocessor.items() if _is_plain(name, value))
-    digest = hashlib.sha256(f'{without_addresses(model)} {plain}'.encode())
+    structure = re.sub(r'\n *init_cfg=.*', '', without_addresses(model))
+    digest = hashlib.sha256(f'{structure} {plain}'.encode())
     for name, value in sorted([*model.named_parameters(), *model.named_buffers()]):
         digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

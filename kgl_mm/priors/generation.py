@@ -29,7 +29,7 @@ from .binarize import binarize
 from .fingerprint import without_addresses
 from .quality import quality, summary, trust, warnings_of
 from .sources import PriorSource, as_source
-from .sources.base import inputs_of, loaded, steady
+from .sources.base import inputs_of, loaded, naming_images, steady
 from .store import PriorStore
 
 FLIPS = ('h', 'v')
@@ -95,7 +95,8 @@ def generate(
         first, sample = inputs_of(source.model, pseudo_collate([dataset[0]]))
         source.prepare(first)
         if layer not in store.layers():
-            source.explain(first, sample)  # what is wrong with it shows before there is a store of it
+            with naming_images(sample):
+                source.explain(first, sample)  # what is wrong with it shows before there is a store of it
         made_of = source_of(source, dataset, paths, flips)
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
         store.begin(layer, made_of, bits=bits, fraction=fraction)
@@ -108,7 +109,8 @@ def generate(
         loader = loaded(dataset, mine, num_workers)
         for indices, batch in zip(mine, _progress(loader) if rank == 0 else loader, strict=True):
             images, samples = inputs_of(source.model, batch)
-            found = source.explain(images, samples, flips)
+            with naming_images(samples):
+                found = source.explain(images, samples, flips)
             maps, evidence = found.maps.float().cpu().numpy(), found.evidence.tolist()
             broken = [keys[index] for place, index in enumerate(indices) if not np.isfinite(maps[place]).all()]
             if broken:

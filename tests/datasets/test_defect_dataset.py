@@ -256,6 +256,14 @@ def test_a_file_that_breaks_later_is_named(broken, damage, suffix):
         dataset[3]
 
 
+@pytest.mark.parametrize('kind', [np.float32, np.int32])
+def test_pixels_that_no_loader_takes_are_named(broken, tmp_path, kind):
+    cv2.imwrite(str(tmp_path / 'other.tiff'), np.ones((12, 8), kind))
+    dataset, path = broken(lambda data: (tmp_path / 'other.tiff').read_bytes())
+    with pytest.raises(UsageError, match=f'{path}: holds {kind.__name__} pixels; save it with 8 or 16 bits'):
+        dataset[3]
+
+
 def test_a_file_that_vanishes_later_is_named(broken):
     dataset, path = broken()
     path.unlink()

@@ -425,6 +425,14 @@ def test_masks_that_are_missing_are_said_once(log):
     assert ['so there are no pixel metrics' in line for line in warnings(log)] == [True]
 
 
+def test_images_without_an_index_have_no_pixel_metrics_and_that_is_said(log):
+    samples = with_maps('all')
+    for sample in samples:
+        sample.set_metainfo(dict(sample_idx=None))
+    assert 'AUPRO' not in evaluate(samples)[0]
+    assert ['they need the sample_idx of images' in line for line in warnings(log)] == [True]
+
+
 def test_a_map_of_another_size_is_said():
     with pytest.raises(UsageError, match=r'png: a map \(4, 5\) and its mask \(6, 5\)'):
         evaluate(with_maps('all', size=(4, 5)))

@@ -27,7 +27,8 @@ REPVGG = (
     64,
 )
 DETECTOR = (
-    "dict(type='kgl_mm.TeacherStudentDetector', ssp=dict(attention='simam'), head=dict(loss='{kind}', maps='{kind}'), "
+    "dict(type='kgl_mm.TeacherStudentDetector', ssp=dict(attention='simam'), "
+    "head=dict(loss='{kind}', maps='{kind}'{extra}), "
     "teacher=dict(type='kgl_mm.SlimVGG', channels=(4, 8), convs=(1, 1), out_indices=(0, 1)))"
 )
 RESIZE = "dict(type='kgl_mm.Resize', scale=(48, 32)),"
@@ -54,7 +55,7 @@ def write_run(
         head = f"neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', {head})"
     model = f"dict(type='ImageClassifier', backbone={backbone}, {head})"
     if detector:
-        model = DETECTOR.format(kind=detector)
+        model = DETECTOR.format(kind=detector, extra=extra)
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     (folder / 'config.py').write_text(CONFIG.format(model=model, steps=steps, load=load))

@@ -50,6 +50,7 @@ def test_hardly_any_gray_level_depends_on_a_last_bit():
         dict(backbone=REPVGG, classes=SIX[1:]),
         dict(detector='stpm'),
         dict(detector='mkd'),
+        dict(detector='stpm', extra=', top=0.1', steps=''),
         pytest.param(dict(backbone=RESNET, steps=''), marks=pytest.mark.slow),
     ],
     ids=[
@@ -59,6 +60,7 @@ def test_hardly_any_gray_level_depends_on_a_last_bit():
         'RepVGG, no good class',
         'detector',
         'detector by gradients',
+        'detector by a share of the map, no resize',
         'ResNet, no resize',
     ],
 )

@@ -223,6 +223,11 @@ def test_a_network_of_its_own_needs_no_checkpoint(run_here, write_detector, tmp_
     store = PriorStore(tmp_path / 'own')
     assert store.source()['method']['network']['channels'] == [4]
     assert len(store.keys()) == 51
+    words = ['--split', 'test', '--method', 'PatchMemorySource', '--method-options', 'k=2', 'compare=3']
+    words += ['network.type=kgl_mm.SlimVGG', 'network.channels=[4]', 'network.convs=[1]']
+    status, errors = run_here('generate_priors.py', str(write_detector()), '--out', 'by_words', *words)
+    assert status == 0, errors[-2000:]
+    assert files(tmp_path / 'by_words') == files(tmp_path / 'own')
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from mmcv.cnn import ConvModule
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import nn
 
+from kgl_mm.errors import UsageError
 from kgl_mm.registry import MODELS
 
 
@@ -30,6 +31,8 @@ class SlimVGG(BaseBackbone):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
+        if wrong := [i for i in out_indices if not -len(channels) <= i < len(channels)]:
+            raise UsageError(f'SlimVGG: out_indices={wrong}: there are {len(channels)} stages, counted from 0')
         self.out_indices = {range(len(channels))[i] for i in out_indices}
         self.stages = nn.ModuleList()
         cfgs = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)

@@ -80,7 +80,8 @@ class SSPConv(nn.Module):
     @staticmethod
     def loss(predicted: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """How far the prediction is from the map it was made of, a scalar."""
-        return F.mse_loss(predicted, x)
+        wide = torch.promote_types(x.dtype, torch.float32)  # squares leave the range of half precision
+        return F.mse_loss(predicted.to(wide), x.to(wide))
 
     def extra_repr(self) -> str:
         return f'corner={self.corner}, gap={self.gap}'

@@ -52,7 +52,8 @@ class TeacherStudentDetector(BaseClassifier):
         ssp_weight: see above.
         standardize: as above; without it features are compared as they are.
         head: an :class:`~kgl_mm.models.AnomalyHead`. Its ``unit`` is by default False where the teacher's weights were
-            learned and its features are standardised: how far these are from what is usual then means something.
+            learned and its features are standardised: how far these are from what is usual then means something. The
+            checkpoint keeps it, so that it needs no ``init_cfg`` later.
         data_preprocessor: by default mmpretrain's ``ClsDataPreprocessor``.
         init_cfg: as in mmengine.
     """
@@ -88,7 +89,8 @@ class TeacherStudentDetector(BaseClassifier):
         self.scales = nn.ModuleList(_Standardized(number) for number in channels)
         self.blocks = nn.ModuleList(_Predicted(number, ssp, fuse) for number in channels if ssp is not None)
         learned = is_pretrained(self.teacher) or any(teacher.get(key) for key in LEARNED)
-        self.head = MODELS.build(dict(type='kgl_mm.AnomalyHead', unit=not (standardize and learned)) | (head or {}))
+        self.head = MODELS.build(dict(type='kgl_mm.AnomalyHead') | (head or {}))
+        self.head.propose(unit=not (standardize and learned))
         self.train()
 
     def extra_repr(self) -> str:

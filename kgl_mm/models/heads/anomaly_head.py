@@ -30,7 +30,8 @@ class AnomalyHead(ClsHead):
 
     Args:
         loss: ``'stpm'`` or ``'mkd'``.
-        unit: see above; True is as published.
+        unit: see above; True is as published. By default the detector says it, and a checkpoint is looked at as it was
+            trained.
         maps: the same, independent of ``loss``; the map of ``'mkd'`` is the gradient of whatever the loss is.
         combine: ``'product'``, ``'sum'`` or ``'max'`` of the layers' d, at the size of the finest.
         top: the score is the mean of this share of the map with the highest values; 0 for the maximum.
@@ -43,7 +44,7 @@ class AnomalyHead(ClsHead):
     def __init__(
         self,
         loss: str = 'stpm',
-        unit: bool = True,
+        unit: bool | None = None,
         maps: str = 'stpm',
         combine: str = 'product',
         top: float = 0.0,
@@ -59,7 +60,8 @@ class AnomalyHead(ClsHead):
         check_number(0, mse_weight=mse_weight, blur=blur)
         check_number(0, 1, above=True, quantile=quantile)
         self.distance = loss
-        self.unit = unit
+        self.unit = True if unit is None else unit
+        self._is_unit_open = unit is None
         self.maps = maps
         self.combine = combine
         self.top = top
@@ -108,7 +110,10 @@ class AnomalyHead(ClsHead):
         if self.maps == 'mkd':
             return self.per_image(feats)
         values = self.combined(feats).flatten(1)
-        return values.topk(max(1, round(self.top * values.shape[1])), 1).values.mean(1) if self.top else values.amax(1)
+        if not self.top:
+            return values.amax(1)
+        number = torch.sym_int(self.top * values.shape[1] + 0.5)  # of any size, in an exported graph
+        return values.topk(torch.sym_max(1, number), 1).values.mean(1)
 
     def calibrated(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps in [0, 1) of raw ones: 1/2 at the scale that good images gave."""
@@ -121,6 +126,17 @@ class AnomalyHead(ClsHead):
             if not found.isfinite():
                 raise UsageError('the scores of good images are not finite: the training may have diverged')
             scale.fill_(float(found))
+
+    def propose(self, unit: bool) -> None:
+        """What ``unit`` is to be where no config says it."""
+        if self._is_unit_open:
+            self.unit = unit
+
+    def get_extra_state(self) -> torch.Tensor:
+        return torch.tensor(self.unit)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        self.propose(bool(state))
 
     def settings(self) -> dict:
         """What shapes maps and scores beside the features and both q."""

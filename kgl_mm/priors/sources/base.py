@@ -11,7 +11,7 @@ from mmengine.dist import all_gather_object, get_dist_info
 from torch import nn
 from torch.utils.data import DataLoader
 
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, first_line
 from kgl_mm.priors.fingerprint import hash_of_model
 from kgl_mm.saliency import Explanation, SaliencyMethod
 from kgl_mm.saliency.base import FLIPS
@@ -32,9 +32,9 @@ class PriorSource:
     >>> @PRIOR_SOURCES.register_module(force=True)
     ... class Darkness(PriorSource):
     ...     def maps(self, images, samples=()):
-    ...         return (-images.mean(1)).relu()
-    >>> Darkness().maps(-torch.ones(1, 3, 1, 2)).tolist()
-    [[[1.0, 1.0]]]
+    ...         return 1 - images.mean(1) / 255
+    >>> Darkness().maps(torch.full((1, 3, 1, 2), 51.0)).tolist()
+    [[[0.8, 0.8]]]
     """
 
     model: nn.Module | None = None
@@ -84,12 +84,19 @@ class PriorSource:
 
     def explain(self, images: torch.Tensor, samples: Sequence = (), also: Sequence[str] = ()) -> Explanation:
         """Maps, the highest value of each as evidence, and the maps of the images flipped as ``also`` says."""
-        maps = self.maps(images, samples)
+        maps = self._checked(images, samples)
         views = [maps]
         for flip in dict.fromkeys(also) if self.can_flip else ():
             dims = FLIPS[flip]
-            views.append(self.maps(images.flip(dims), samples).flip([dim - 1 for dim in dims]))
+            views.append(self._checked(images.flip(dims), samples).flip([dim - 1 for dim in dims]))
         return Explanation(maps, maps.amax((1, 2)), torch.stack(views))
+
+    def _checked(self, images: torch.Tensor, samples: Sequence) -> torch.Tensor:
+        found, size = self.maps(images, samples), (len(images), *images.shape[2:])
+        if not isinstance(found, torch.Tensor) or found.shape != size:
+            given = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise UsageError(f'{type(self).__name__}.maps: gave {given}, where these images have maps {size}')
+        return found.detach()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return self.maps(images)
@@ -152,7 +159,11 @@ def shared_out(
     rank, world = get_dist_info()
     sampler = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)][rank::world]
     batches = loaded(dataset, sampler, num_workers)
-    mine = [look(inputs_of(model, batch)[0], part) for part, batch in zip(sampler, batches, strict=True)]
+    mine = []
+    for part, batch in zip(sampler, batches, strict=True):
+        images, samples = inputs_of(model, batch)
+        with naming_images(samples):
+            mine.append(look(images, part))
     every = all_gather_object(mine)
     found = [every[place % world][place // world] for place in range(sum(map(len, every)))]
     return [item for part in found for item in part]
@@ -163,6 +174,19 @@ def loaded(dataset: BaseDataset, batches: Sequence[Sequence[int]], num_workers: 
     return DataLoader(
         dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=pseudo_collate, worker_init_fn=_begin_worker
     )
+
+
+@contextmanager
+def naming_images(samples: Sequence) -> Iterator[None]:
+    """Turns what a network cannot do with images into a sentence that names the first of them."""
+    try:
+        yield
+    except RuntimeError as error:  # too small for its strides, or too large for the memory
+        height, width = (samples[0].get('img_shape') or (0, 0))[:2]
+        raise UsageError(
+            f'{samples[0].get("img_path")}: the network cannot take images of {width} x {height} pixels '
+            f'({first_line(error)})'
+        ) from error
 
 
 def _begin_worker(_: int) -> None:

@@ -47,6 +47,8 @@ class FolderSource(PriorSource):
         check_choice(('error', 'empty'), missing=missing)
         check_choice((True, False), masks=masks)
         check_number(0, 1, above=True, none='floats as they are', quantile=quantile)
+        if not isinstance(folder, str | Path | None):
+            raise UsageError(f'FolderSource(folder={folder!r}): no path; write ./{folder}')
         if (folder is None) != masks:
             raise UsageError(f'FolderSource(folder={folder!r}, masks={masks}): give either a folder or masks=True')
         self.folder, self.is_of_masks, self.ending = folder, masks, ending
@@ -76,8 +78,8 @@ class FolderSource(PriorSource):
         return not self.is_of_masks and self.quantile is not None
 
     def taken_from(self, dataset: BaseDataset) -> str | None:
+        self._look_at_all(dataset)
         if not self.is_of_masks:
-            self._refuse_shared(dataset)
             return None
         masks = (dataset.get_data_info(index).get('mask_path') for index in range(len(dataset)))
         known = '\n'.join(hash_of(mask) if mask and Path(mask).is_file() else '' for mask in masks)
@@ -94,6 +96,10 @@ class FolderSource(PriorSource):
     def check(self, dataset: BaseDataset) -> None:
         if self.learns:
             self.fit(dataset)
+        self._look_at_all(dataset)
+
+    def _look_at_all(self, dataset: BaseDataset) -> None:
+        """What is missing, or cannot be read, shows before the first map is written."""
         self._refuse_shared(dataset)
         for index in range(len(dataset)):
             info = dataset.get_data_info(index)
@@ -186,11 +192,11 @@ def _read(path: Path) -> np.ndarray:
             found = np.load(path, allow_pickle=False)
         else:
             found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    except (OSError, ValueError, cv2.error):
+    except (OSError, ValueError, EOFError, MemoryError, cv2.error):
         found = None
-    if found is not None and found.dtype == bool:
+    if isinstance(found, np.ndarray) and found.dtype == bool:
         found = found.astype(np.uint8) * np.uint8(255)
-    if found is None or not np.issubdtype(found.dtype, np.number):
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in 'uif':
         raise UsageError(f'{path}: cannot be read as a map')
     if found.ndim == 3:  # a map of one channel, or a picture whose brightest colour counts
         found = found[0] if found.shape[0] == 1 else found[..., :3].max(2) if found.shape[2] in (1, 3, 4) else found

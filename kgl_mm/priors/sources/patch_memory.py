@@ -15,7 +15,7 @@ from kgl_mm.saliency.base import FLIPS, full_precision, resize
 from kgl_mm.saliency.layers import choose_layers, feature_map, named_layers
 from kgl_mm.saliency.one_pass import undisturbed
 
-from .base import PriorSource, inputs_of, needed_good, quantile_of_good, shared_out, spread
+from .base import PriorSource, inputs_of, naming_images, needed_good, quantile_of_good, shared_out, spread
 
 ROWS = 2048  # patches compared at once
 
@@ -101,12 +101,15 @@ class PatchMemorySource(PriorSource):
 
     def fit(self, dataset: BaseDataset) -> None:
         good = needed_good(dataset, self.NEEDS_GOOD)
-        self.prepare(inputs_of(self.model, pseudo_collate([dataset[good[0]]]))[0])
+        images, samples = inputs_of(self.model, pseudo_collate([dataset[good[0]]]))
+        with naming_images(samples):
+            self.prepare(images)
         kept = spread(good, self.options['k'])
         parts = []
         for index in kept:
-            images, _ = inputs_of(self.model, pseudo_collate([dataset[index]]))
-            parts.append([feature.flatten(2)[0].T for feature in self.features(images)])
+            images, samples = inputs_of(self.model, pseudo_collate([dataset[index]]))
+            with naming_images(samples):
+                parts.append([feature.flatten(2)[0].T for feature in self.features(images)])
         self.memory, self.owners = [], []
         self.paths = [dataset.get_data_info(index)['img_path'] for index in kept]
         for layer in zip(*parts, strict=True):

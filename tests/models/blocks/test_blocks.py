@@ -40,6 +40,12 @@ def test_simam_scales_a_constant_map_by_sigmoid_of_a_half(dtype, size, value):
 
 
 @pytest.mark.parametrize('dtype', HALVES)
+def test_the_loss_of_a_block_in_half_precision(dtype):
+    x = torch.full((1, 2, 3, 3), 400, dtype=dtype)  # whose squares float16 does not hold
+    assert SSPConv.loss(x * 0, x).item() == 160000
+
+
+@pytest.mark.parametrize('dtype', HALVES)
 def test_simam_in_half_precision_is_that_of_float32(dtype):
     x = (torch.randn(2, 3, 9, 7) * 300).to(dtype)  # whose squares float16 does not hold
     torch.testing.assert_close(SimAM()(x), SimAM()(x.float()).to(dtype), rtol=2e-2, atol=1e-3)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
@@ -301,6 +302,19 @@ def test_lengths_of_features_count_where_they_were_learned_and_standardized():
     assert detector(teacher=learned, standardize=False).head.unit
     assert detector(teacher=learned, head=dict(unit=True)).head.unit
     assert not detector(head=dict(unit=False)).head.unit
+
+
+@pytest.mark.parametrize('load', [torch.nn.Module.load_state_dict, load_state_dict])
+def test_a_checkpoint_is_looked_at_as_it_was_trained(load):
+    """The weights of a teacher are named for the training alone, so that a test does not know whether they were."""
+    trained = detector(teacher=dict(TEACHER, init_cfg=dict(type='Pretrained', checkpoint='of_a_training.pth')))
+    tested, set_by_hand = detector(seed=1), detector(seed=1, head=dict(unit=True))
+    for model in (tested, set_by_hand):
+        load(model, trained.state_dict())
+    assert (trained.head.unit, tested.head.unit, set_by_hand.head.unit) == (False, False, True)
+    assert hash_of_model(tested) == hash_of_model(trained)
+    load(trained, detector().state_dict())
+    assert trained.head.unit
 
 
 def test_a_channel_that_never_moves_does_not_outweigh_the_others():

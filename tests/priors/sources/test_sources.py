@@ -1,6 +1,7 @@
 """Each source behind the one interface: what it gives, what it refuses, and that its store is the same every time."""
 
 import copy
+import io
 import os
 
 import cv2
@@ -95,6 +96,47 @@ def test_a_source_of_ones_own_says_nothing_but_its_maps(write, surfaces):
     assert entry['trust'] == pytest.approx(1, abs=1e-4)  # a flipped image is as dark
     assert store.source()['method'] == dict(type='Darkness')
     assert store.source()['model'] is None
+
+
+@pytest.mark.parametrize(
+    ('give', 'sentence'),
+    [
+        (
+            lambda images: images[:, 0].repeat_interleave(2, 1),
+            r'Odd.maps: gave \(1, 128, 64\), where .* maps \(1, 64, 64\)',
+        ),
+        (lambda images: images[:0, 0], r'gave \(0, 64, 64\)'),
+        (lambda images: images[:, 0].numpy(), 'gave ndarray'),
+        (lambda images: None, 'gave NoneType'),
+    ],
+)
+def test_maps_of_another_size_are_refused(write, tmp_path, give, sentence):
+    class Odd(PriorSource):
+        def maps(self, images, samples=()):
+            return give(images.float())
+
+    with pytest.raises(UsageError, match=sentence):
+        write(Odd())
+    assert not (tmp_path / 'store').exists()
+
+
+def test_maps_may_come_with_a_gradient(write):
+    weight = torch.ones((), requires_grad=True)
+
+    class Learned(PriorSource):
+        def maps(self, images, samples=()):
+            return weight * images.float().mean(1)
+
+    assert len(write(Learned())[1]) > 3
+
+
+@pytest.mark.parametrize('source', [TeacherStudentSource, PatchMemorySource])
+@pytest.mark.parametrize('small', [1, 2])
+def test_an_image_too_small_for_the_network_is_named(write, parts, request, tmp_path, source, small):
+    model, dataset = request.getfixturevalue('detector'), parts((1, 5), (32, 40), good=small)
+    with pytest.raises(UsageError, match=r'0.png: the network cannot take images of 5 x 1 pixels'):
+        write(source(model), 'store', dataset, batch_size=1)
+    assert not (tmp_path / 'store').exists()
 
 
 def test_a_detector_is_calibrated_once(write, detector, surfaces):
@@ -383,6 +425,7 @@ def test_what_is_wrong_with_a_folder_is_said(write, parts, tmp_path):
         (lambda: FolderSource(), 'give either a folder or masks=True'),
         (lambda: FolderSource(tmp_path, masks=True), 'give either a folder or masks=True'),
         (lambda: FolderSource(masks=True, missing='typo'), "missing='typo'"),
+        (lambda: FolderSource(5), 'write ./5'),
     ]:
         with pytest.raises(UsageError, match=sentence):
             make()
@@ -392,9 +435,18 @@ def test_what_is_wrong_with_a_folder_is_said(write, parts, tmp_path):
         write(FolderSource(folder), 'a', dataset, batch_size=1)
     store, _ = write(FolderSource(folder, missing='empty'), 'b', dataset, batch_size=1)
     assert store.entry('dent/2.png')['peak'] == 0
-    (folder / 'dent/2.npy').write_bytes(b'broken')
+    archive, huge = io.BytesIO(), io.BytesIO()
+    np.savez(archive, np.ones((2, 2)))
+    np.lib.format.write_array_header_1_0(huge, dict(descr='<f8', fortran_order=False, shape=(10**7, 10**7)))
+    for content in (b'broken', b'', archive.getvalue(), huge.getvalue()):
+        (folder / 'dent/2.npy').write_bytes(content)
+        with pytest.raises(UsageError, match='cannot be read as a map'):
+            write(FolderSource(folder), 'c', dataset, batch_size=1)
+    np.save(folder / 'dent/2.npy', np.ones((2, 2), complex))
     with pytest.raises(UsageError, match='cannot be read as a map'):
         write(FolderSource(folder), 'c', dataset, batch_size=1)
+    assert not (tmp_path / 'a').exists()
+    assert not (tmp_path / 'c').exists()  # a map is read before the first one is written
     for wrong in (-np.ones((2, 2)), np.ones((0, 5)), np.ones((3, 8, 9)), np.ones(5), np.full((2, 2), np.nan)):
         np.save(folder / 'dent/2.npy', wrong)
         with pytest.raises(UsageError, match='must have two dimensions'):
