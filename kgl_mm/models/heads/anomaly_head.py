@@ -138,6 +138,10 @@ class AnomalyHead(ClsHead):
     def set_extra_state(self, state: torch.Tensor) -> None:
         self.propose(bool(state))
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        state_dict.setdefault(f'{prefix}_extra_state', self.get_extra_state())  # older checkpoints have none
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def settings(self) -> dict:
         """What shapes maps and scores beside the features and both q."""
         names = ('unit', 'maps', 'combine', 'top', 'mse_weight', 'blur', 'quantile')

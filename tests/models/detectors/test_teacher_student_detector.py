@@ -313,6 +313,9 @@ def test_a_checkpoint_is_looked_at_as_it_was_trained(load):
         load(model, trained.state_dict())
     assert (trained.head.unit, tested.head.unit, set_by_hand.head.unit) == (False, False, True)
     assert hash_of_model(tested) == hash_of_model(trained)
+    older = {key: value for key, value in trained.state_dict().items() if key != 'head._extra_state'}
+    load(tested, older)
+    assert not tested.head.unit
     load(trained, detector().state_dict())
     assert trained.head.unit
 
