@@ -68,7 +68,7 @@ def test_logits_and_scales(kind):
     assert (probabilities >= 0.5).sum() == 5
     assert probabilities.argsort().tolist() == scores.argsort().tolist()
     torch.testing.assert_close(head.calibrated(torch.tensor([0.0, 3.8, 1e30])), torch.tensor([0.0, 0.5, 1.0]))
-    assert set(head.state_dict()) == {'score_scale', 'map_scale'}
+    assert set(head.state_dict()) == {'score_scale', 'map_scale', '_extra_state'}
 
 
 def test_a_perfect_student_and_half_precision():
