@@ -33,8 +33,8 @@ class PriorSource:
     ... class Darkness(PriorSource):
     ...     def maps(self, images, samples=()):
     ...         return 1 - images.mean(1) / 255
-    >>> Darkness().maps(torch.full((1, 3, 1, 2), 51.0)).tolist()
-    [[[0.8, 0.8]]]
+    >>> Darkness().maps(torch.zeros(1, 3, 1, 2)).tolist()
+    [[[1.0, 1.0]]]
     """
 
     model: nn.Module | None = None
