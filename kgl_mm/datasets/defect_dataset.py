@@ -264,7 +264,7 @@ def naming_broken_files(infos: list[dict]) -> Iterator[None]:
             found = decode(path)
             if found is None:
                 raise UsageError(f'{path}: cannot be read as an image') from error
-            if found.dtype.kind != 'u':
+            if found.dtype.kind != 'u' and isinstance(error, AssertionError):  # as mmcv's loader says it found none
                 raise UsageError(f'{path}: holds {found.dtype} pixels; save it with 8 or 16 bits') from error
         if len(infos) == 1:
             error.add_note(f'while preparing {infos[0]["img_path"]}')

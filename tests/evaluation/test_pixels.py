@@ -70,7 +70,7 @@ def same_as_library(maps, masks, within):
 
 @pytest.mark.parametrize('scale', [1e-6, 1e-3, 1, 1e3, 1e6])
 def test_ranks_are_kept_whatever_the_scale_of_maps(scale):
-    """With a scale of 1000 all of them lie in the lowest 1/1000, with 1/1000 most of them in the highest."""
+    """With a scale of 1000 all of them lie below 1/1000, with 1e-6 above 0.99."""
     maps, masks = cases(3)
     same_as_library(logits(maps, scale), masks, 1e-3)
     if scale >= 1:  # nearer to 1 float32 itself no longer tells them apart

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from kgl_mm.errors import UsageError
 from kgl_mm.registry import MODELS
 
 
@@ -50,6 +51,12 @@ def test_norms(norm_cfg, expected):
     assert (model.stages[0][0].conv.bias is not None) == (norm_cfg is None)
     model(torch.randn(2, 3, 8, 8))[0].mean().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize('wrong', [2, -3])
+def test_stages_that_are_not_there_are_named(wrong):
+    with pytest.raises(UsageError, match=rf'out_indices=\[{wrong}\]: there are 2 stages'):
+        build(channels=(4, 4), convs=(1, 1), out_indices=(0, wrong))
 
 
 def test_nothing_is_overwritten_in_place():
