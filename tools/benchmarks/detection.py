@@ -61,7 +61,7 @@ class Size(NamedTuple):
     steps: int
 
 
-SIZES = dict(reduced=Size(18, 512, 128, 200, 1416), full=Size(50, 2048, 256, 320, 8850))
+SIZES = dict(reduced=Size(18, 512, 128, 128, 1416), full=Size(50, 2048, 256, 320, 8850))
 
 
 class Task(NamedTuple):
@@ -135,6 +135,7 @@ class Plan:
     def _images(self, config: str, epochs: int) -> dict:
         """What all trainings share; they are many side by side, so that none has workers of its own."""
         fields = {'model.backbone.depth': self.size.depth, 'train_cfg.max_epochs': epochs}
+        fields |= {'optim_wrapper.type': 'kgl_mm.Bf16OptimWrapper'}
         fields |= {'default_hooks.checkpoint.interval': math.ceil(epochs / 4)}
         for split in ('train', 'test'):
             fields |= {f'{split}_dataloader.dataset.pipeline.1.scale': self._scale()}
@@ -293,7 +294,7 @@ def _means(found: list, sign: str = '') -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--size', choices=list(SIZES), default='reduced', help='ResNet-18 at 200 pixels, or ResNet-50')
+    parser.add_argument('--size', choices=list(SIZES), default='reduced', help='ResNet-18 at 128 pixels, or ResNet-50')
     parser.add_argument(
         '--seeds', nargs='+', type=int, default=[0, 1, 2], help='of training and of the choice of images'
     )
