@@ -1,3 +1,8 @@
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,3 +56,25 @@ def test_all_else_is_read_as_mmengine_reads_it(value):
 def test_what_is_no_value_is_said(text):
     with pytest.raises(UsageError, match=r'not understood; of a dict give each field as KEY\.FIELD=VALUE'):
         cli.key_values('--cfg-options', [f'model.teacher.init_cfg={text}'])
+
+
+FAULTS = """
+import resource
+from kgl_mm.apis import cli
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b'x' * 2**27
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+cli.run(lambda: print(faults(), faults()))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='another C library keeps memory in its own way')
+@pytest.mark.parametrize(('environment', 'kept'), [({}, True), ({'MALLOC_ARENA_MAX': '8'}, False)])
+def test_memory_is_used_again_unless_the_environment_says_how(environment, kept):
+    others = {k: v for k, v in os.environ.items() if not k.startswith(('MALLOC_', 'GLIBC_TUNABLES'))}
+    run = subprocess.run([sys.executable, '-c', FAULTS], env=others | environment, capture_output=True, text=True)
+    first, second = map(int, run.stdout.split())
+    assert (second * 4 < first) == kept
