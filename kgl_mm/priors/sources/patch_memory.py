@@ -17,7 +17,7 @@ from kgl_mm.saliency.one_pass import undisturbed
 
 from .base import PriorSource, inputs_of, naming_images, needed_good, quantile_of_good, shared_out, spread
 
-ROWS = 2048  # patches compared at once
+ROWS = 256  # patches compared at once, so that their similarities stay in the cache
 
 
 @PRIOR_SOURCES.register_module()
