@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument('--fraction', type=float, help='maps are kept at this share of the size of the image')
     parser.add_argument('--batch-size', type=int)
     parser.add_argument('--threads', type=int, help='of each process on a CPU (default: 1)')
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     cfg = cli.configure(args)
 
     from kgl_mm.apis.generate import generate_priors

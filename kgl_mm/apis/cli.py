@@ -134,10 +134,10 @@ def configure(args: argparse.Namespace):
 
 
 def key_values(option: str, words: list[str]) -> dict:
-    """``['a.b=1', 'c=x']`` as a dict, values read as mmengine's ``DictAction`` reads them.
+    """``['a.b=1', 'c=x']`` as a dict, values read as mmengine's ``DictAction`` reads them, but what has quotes is a word.
 
-    >>> key_values('--cfg-options', ['a.b=1', 'c=[x,2.5]', 'd=True'])
-    {'a.b': 1, 'c': ['x', 2.5], 'd': True}
+    >>> key_values('--cfg-options', ['a.b=1', 'c=[x,2.5]', 'd=True', "arch='121'"])
+    {'a.b': 1, 'c': ['x', 2.5], 'd': True, 'arch': '121'}
     """
     result = {}
     for word in words:
@@ -161,6 +161,8 @@ def _value(text: str) -> Any:
             return type(value)(map(spaced, value))
         return value.replace('\0', ' ') if isinstance(value, str) else value
 
+    if quoted := re.fullmatch(r'([\'"])([^\'"]*)\1', text):
+        return quoted[2]
     try:
         return spaced(DictAction._parse_iterable(re.sub(r'\s*([][(),])\s*', r'\1', text).strip().replace(' ', '\0')))
     except (AssertionError, RecursionError):

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ _RUN_ONLY = (
 )
 
 
+_PRETRAINED = {'type', 'checkpoint', 'prefix', 'map_location', '_scope_'}
+
+
 def find_config(path: str | Path) -> Path:
     """A config by its path, or by its path inside this project from any directory."""
     package = Path(kgl_mm.__file__).parent
@@ -47,27 +51,33 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a Python file, so anything can go wrong in it
         raise UsageError(f'{path}: not a valid config ({type(error).__name__}: {first_line(error)})') from error
-    _forget_scope(cfg._cfg_dict)
+    # what was inherited by `kgl_mm::` is built as in our own configs, which name this scope where they mean it
+    for part in _dicts(cfg._cfg_dict):
+        if part.get('_scope_') == 'kgl_mm':
+            del part['_scope_']
     if options:
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, IndexError, AssertionError) as error:
             raise UsageError(f'--cfg-options {" ".join(options)}: {first_line(error)}') from error
+    # weights of a file, laid over random ones, keep nothing of how those were drawn
+    for part in _dicts(cfg._cfg_dict):
+        if part.get('type') == 'Pretrained':
+            for key in part.keys() - _PRETRAINED:
+                del part[key]
     if 'model' not in cfg:
         raise UsageError(f'{path}: not the config of a training, since it has no model')
     return cfg
 
 
-def _forget_scope(value: Any) -> None:
-    """What was inherited by ``kgl_mm::`` is built as in our own configs, which name this scope where they mean it."""
+def _dicts(value: Any) -> Iterator[dict]:
+    """All dicts in it, each before those inside."""
     if isinstance(value, dict):
-        if value.get('_scope_') == 'kgl_mm':
-            del value['_scope_']
-        parts = value.values()
-    else:
-        parts = value if isinstance(value, list | tuple) else ()
-    for part in parts:
-        _forget_scope(part)
+        yield value
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _dicts(part)
 
 
 def set_data(cfg: Config, **settings: Any) -> None:

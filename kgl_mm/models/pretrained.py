@@ -29,6 +29,8 @@ def _pretrained(network: nn.Module) -> list[dict]:
 
 
 def _check(network: nn.Module, settings: dict, name: str) -> None:
+    if not settings.get('checkpoint'):
+        raise UsageError(f'{name}.init_cfg: Pretrained needs a checkpoint')
     path, prefix, part = settings['checkpoint'], settings.get('prefix') or '', name.rpartition('.')[2]
     try:
         saved = CheckpointLoader.load_checkpoint(path, 'cpu')

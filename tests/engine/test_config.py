@@ -28,6 +28,17 @@ def test_a_config_anywhere_inherits_those_of_the_package(tmp_path):
     assert found.stages == base.stages
 
 
+@pytest.mark.parametrize('name', ['ssp_kd_demo', 'ssp_kd_folder', 'ssp_kd_resnet18_ksdd', 'ssp_kd_vgg16_mvtec'])
+def test_the_weights_of_a_file_replace_random_ones(tmp_path, name):
+    weights = dict(type='Pretrained', checkpoint='a.pth', prefix='backbone.')
+    options = {f'model.teacher.init_cfg.{key}': value for key, value in weights.items()}
+    base = f"_base_ = ['kgl_mm::_base_/../{name}.py']"
+    (tmp_path / 'mine.py').write_text(f'{base}\nmodel = dict(teacher=dict(init_cfg=dict({weights})))\n')
+    for cfg in (load_config(f'{name}.py', options), load_config(tmp_path / 'mine.py')):
+        assert cfg.model.teacher.init_cfg == weights
+        assert cfg.model.get('student') == load_config(f'{name}.py').model.get('student')
+
+
 def test_settings_of_the_data_reach_all_splits_and_a_validation_part_makes_a_loop(cfg):
     set_data(cfg, fold=2, val_fraction=0.25)
     assert [cfg[f'{split}_dataloader'].dataset.fold for split in ('train', 'val', 'test')] == [2, 2, 2]

@@ -72,7 +72,7 @@ def test_train_test_inspect_and_write_priors(tool, run_here, write_detector, sur
         assert result.score == pytest.approx(float(row['score']), abs=1e-5)
         assert 0 <= result.heat_map.min() < result.heat_map.max() < 1
 
-    assert run_here('generate_priors.py', str(config), 'a/stage1', '--out', 'p')[0] == 0
+    assert run_here('generate_priors.py', str(config), '--out', 'p', 'a/stage1')[0] == 0
     store = PriorStore(tmp_path / 'p')
     assert len(store.keys()) == 99  # those that the training did not see, too
     assert store.source()['method']['type'] == 'AnomalyMap'

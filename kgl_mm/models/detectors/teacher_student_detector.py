@@ -77,6 +77,9 @@ class TeacherStudentDetector(BaseClassifier):
             data_preprocessor = MODELS.build(dict(type='ClsDataPreprocessor') | (data_preprocessor or {}))
         super().__init__(init_cfg=init_cfg, data_preprocessor=data_preprocessor)
         check_choice(FUSIONS, fuse=fuse)
+        check_choice((True, False), standardize=standardize)
+        if not isinstance(ssp, dict | None):
+            raise UsageError(f'ssp={ssp!r}: give a dict of settings of SSPConv, or None')
         check_number(0, ssp_weight=ssp_weight)
         self.teacher = MODELS.build(teacher)
         self.student = MODELS.build(student or _untrained(teacher))
@@ -212,11 +215,14 @@ def _maps(network: nn.Module) -> Sequence[torch.Tensor]:
     network.eval()  # which those of mmpretrain do not return
     colours = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     try:
-        return list(network(torch.zeros(1, colours, 224, 224)))
+        found = list(network(torch.zeros(1, colours, 224, 224)))
     except (RuntimeError, AttributeError, IndexError, AssertionError) as error:
         raise UsageError(f'{type(network).__name__}: puts out no feature maps ({first_line(error)})') from error
     finally:
         network.train(training)
+    if any(not isinstance(each, torch.Tensor) or each.ndim != 4 for each in found):
+        raise UsageError(f'{type(network).__name__}: puts out something that is no feature map (B, C, h, w)')
+    return found
 
 
 def _freeze_unused(network: nn.Module, maps: Sequence[torch.Tensor]) -> None:

@@ -56,6 +56,7 @@ class AnomalyHead(ClsHead):
         super().__init__(init_cfg=init_cfg)
         check_choice(KINDS, loss=loss, maps=maps)
         check_choice(('product', 'sum', 'max'), combine=combine)
+        check_choice((None, True, False), unit=unit)
         check_number(0, 1, top=top)
         check_number(0, mse_weight=mse_weight, blur=blur)
         check_number(0, 1, above=True, quantile=quantile)

@@ -181,7 +181,7 @@ def naming_images(samples: Sequence) -> Iterator[None]:
     """Turns what a network cannot do with images into a sentence that names the first of them."""
     try:
         yield
-    except RuntimeError as error:  # too small for its strides, or too large for the memory
+    except (RuntimeError, AssertionError) as error:  # too small for its strides or windows, too large for the memory
         height, width = (samples[0].get('img_shape') or (0, 0))[:2]
         raise UsageError(
             f'{samples[0].get("img_path")}: the network cannot take images of {width} x {height} pixels '

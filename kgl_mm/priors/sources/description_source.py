@@ -156,13 +156,13 @@ class DescriptionSource(PriorSource):
         size = np.minimum(self.options['crop'], np.min([image.shape[:2] for image in chosen], 0))
         parts, targets = [], []
         for image in chosen:
-            turned = np.ascontiguousarray(image[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))])
+            turned = image[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))].copy()
             target = np.zeros(image.shape[:2], np.float32)
             if rng.random() >= self.options['good']:
                 record = self.descriptions[rng.integers(len(self.descriptions))]
                 turned, target = render(turned, record, int(rng.integers(2**31)))
             rows, columns = _window(rng, target, size)
-            parts.append(torch.from_numpy(np.ascontiguousarray(turned[rows, columns].transpose(2, 0, 1))))
+            parts.append(torch.from_numpy(turned[rows, columns].transpose(2, 0, 1).copy()))
             targets.append(torch.from_numpy(target[rows, columns]))
         inputs, _ = inputs_of(self.model, dict(inputs=parts, data_samples=[DataSample() for _ in parts]))
         height, width = inputs.shape[2:]  # the preprocessor may have padded

@@ -64,6 +64,8 @@ class PatchMemorySource(PriorSource):
         check_number(0, 1, above=True, quantile=quantile)
         if model is None and network is None:
             raise UsageError('PatchMemorySource: give a model or the config of a network')
+        if not isinstance(network, dict | None):
+            raise UsageError(f'PatchMemorySource: network={network!r} is no config of one, such as dict(type=...)')
         self.network = _built(network, seed) if network else getattr(model, 'teacher', model)
         if network and (preprocessor := getattr(model, 'data_preprocessor', None)) is not None:
             self.network.to(preprocessor.device)

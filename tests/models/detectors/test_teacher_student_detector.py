@@ -220,11 +220,14 @@ def test_the_weights_of_a_teacher_come_in_one_line(tmp_path, prefix):
         (('', (6, 8, 8), ''), 'no fitting stages.* of another network'),
         (('', (4, 8, 8), 'neck.'), 'cannot be loaded'),
         (None, 'absent.pth cannot be loaded'),
+        ((), 'model.teacher.init_cfg: Pretrained needs a checkpoint'),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path, where, sentence):
-    path, prefix = ('absent.pth', '') if where is None else (saved(tmp_path, *where[:2])[0], where[2])
+    path, prefix = (saved(tmp_path, *where[:2])[0], where[2]) if where else ('absent.pth', '')
     init = dict(type='Pretrained', checkpoint=path) | (dict(prefix=prefix) if prefix else {})
+    if where == ():
+        del init['checkpoint']
     with pytest.raises(UsageError, match=sentence):
         detector(teacher=dict(TEACHER, init_cfg=init)).init_weights()
 
@@ -262,6 +265,9 @@ def test_a_random_teacher_is_that_of_the_seed():
         (dict(fuse='typo'), "fuse='typo': not one of aff, add, replace"),
         (dict(ssp_weight=-1), 'ssp_weight=-1: not a number of 0 or more'),
         (dict(ssp=dict(attention='typo')), "attention='typo'"),
+        (dict(ssp='none'), "ssp='none': give a dict of settings of SSPConv, or None"),
+        (dict(standardize='maybe'), "standardize='maybe': not one of True, False"),
+        (dict(teacher=dict(type='VisionTransformer', arch='deit-t')), 'puts out something that is no feature'),
     ],
 )
 def test_what_is_wrong_is_said(settings, sentence):

@@ -89,6 +89,7 @@ def test_a_perfect_student_and_half_precision():
     [
         (lambda: AnomalyHead(loss='typo'), "loss='typo': not one of stpm, mkd"),
         (lambda: AnomalyHead(quantile=0), 'quantile=0: not a number above 0'),
+        (lambda: AnomalyHead(unit='maybe'), "unit='maybe': not one of None, True, False"),
         (lambda: AnomalyHead(top=2), 'top=2: not a number from 0 to 1'),
         (lambda: AnomalyHead().calibrate([math.nan], [1]), 'not finite'),
         (lambda: AnomalyHead()((pair()[0], pair(layers=((4, 6, 5), (8, 3, 2)))[1])), r'must be maps C x h x w, alike'),

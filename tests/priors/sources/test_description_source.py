@@ -139,6 +139,10 @@ def test_images_of_many_sizes(write, model, parts):
     )
 
 
+def test_images_of_one_pixel(write, model, parts):
+    assert len(write(DescriptionSource(model, **QUICK), parts((1, 1), (1, 1), good=1))[1]) == 2
+
+
 def test_without_a_preprocessor_and_with_padding(write, model, parts):
     dataset = parts((24, 30), (24, 30), (24, 30), good=2)
     assert len(write(DescriptionSource(**QUICK), dataset, 'none', batch_size=3)[1]) == 3

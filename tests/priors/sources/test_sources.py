@@ -139,6 +139,12 @@ def test_an_image_too_small_for_the_network_is_named(write, parts, request, tmp_
     assert not (tmp_path / 'store').exists()
 
 
+def test_so_it_is_where_windows_do_not_fit(write, parts):
+    swin = dict(type='SwinTransformer', arch='tiny', img_size=64, out_indices=(0, 1))
+    with pytest.raises(UsageError, match=r'0.png: the network cannot take images of 40 x 32 pixels .*window size'):
+        write(PatchMemorySource(network=swin), 'store', parts((32, 40), (32, 40), good=1))
+
+
 def test_a_detector_is_calibrated_once(write, detector, surfaces):
     store, first = write(TeacherStudentSource(detector), 'a')
     assert detector.head.is_calibrated
@@ -304,6 +310,8 @@ def test_what_is_wrong_with_a_patch_memory_is_said(model, surfaces):
     ]:
         with pytest.raises(UsageError, match=sentence):
             PatchMemorySource(model, **settings)
+    with pytest.raises(UsageError, match="network='resnet18' is no config of one"):
+        PatchMemorySource(network='resnet18')
     with pytest.raises(UsageError, match='give a model or the config of a network'):
         PatchMemorySource()
     with pytest.raises(UsageError, match='nothing is remembered yet'):
