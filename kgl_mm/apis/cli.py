@@ -134,7 +134,7 @@ def configure(args: argparse.Namespace):
 
 
 def key_values(option: str, words: list[str]) -> dict:
-    """``['a.b=1', 'c=x']`` as a dict, values read as mmengine's ``DictAction`` reads them, but what has quotes is a word.
+    """``['a.b=1', 'c=x']`` as a dict: values as mmengine's ``DictAction`` reads them, in quotes a word.
 
     >>> key_values('--cfg-options', ['a.b=1', 'c=[x,2.5]', 'd=True', "arch='121'"])
     {'a.b': 1, 'c': ['x', 2.5], 'd': True, 'arch': '121'}
