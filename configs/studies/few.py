@@ -18,4 +18,12 @@ variants.update(
     patches_judged={_layer: 'patches'},
     patches_small={_layer: 'patches', **_insist, **_small},
     guided_small={**_insist, **_small},
+    # the network that patches have guided looks more narrowly than they do
+    patches_then_saliency={
+        'stages.stage2': {
+            _layer: 'patches_random',
+            'custom_hooks': [dict(type='kgl_mm.GuidanceHook', insist=True), dict(type='kgl_mm.PriorGenerationHook')],
+        },
+        'stages.stage3': {**_insist},
+    },
 )
