@@ -7,6 +7,7 @@ from kgl_mm.priors import PriorStore
 from kgl_mm.priors.generation import keys_of
 from kgl_mm.priors.judgement import judge
 from kgl_mm.priors.quality import summary, warnings_of
+from kgl_mm.priors.sources.base import has_seen_labels
 from kgl_mm.visualization import overlay
 
 from . import page
@@ -113,7 +114,7 @@ def priors_section(run: Run, splits: Splits) -> str:
             if any('quality' in entry for entry in entries):
                 parts.append(page.note(QUALITY))
             parts += [page.note(f'Warning: {warning}.') for warning in warnings_of(entries)]
-            parts.append(_trust(run, place, stage, entries))
+            parts.append(_trust(run, place, stage, store, layer, entries))
             chosen = least_trusted(entries, MAPS)
             if chosen:
                 paths = _paths(run, splits) if paths is None else paths
@@ -125,7 +126,7 @@ def priors_section(run: Run, splits: Splits) -> str:
     return ''.join(parts)
 
 
-def _trust(run: Run, place: Path, stage: Stage | None, entries: list[dict]) -> str:
+def _trust(run: Run, place: Path, stage: Stage | None, store: PriorStore, layer: str, entries: list[dict]) -> str:
     text = ''
     for reader in read_by(run, place):
         if reader.trust is not None:
@@ -134,7 +135,8 @@ def _trust(run: Run, place: Path, stage: Stage | None, entries: list[dict]) -> s
     if labelled:
         validation = stage.metrics.get('val') if stage else None
         labels = [entry['label'] for entry in labelled]
-        found = judge(labelled, labels, validation, left_out=bool(stage and stage.left_out))
+        skilled = has_seen_labels(store.source(layer))
+        found = judge(labelled, labels, validation, bool(stage and stage.left_out), skilled)
         text += page.note(f'What is known of their source: {found.reason}.')
     return text
 

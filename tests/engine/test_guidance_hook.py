@@ -48,11 +48,13 @@ def drawn(tmp_path_factory):
 def store(tmp_path, drawn):
     """A function that writes a map for every image: of a source that knows the labels, or of one that guesses."""
 
-    def write(knows=True, trust=0.9, name='stage1/priors'):
+    def write(knows=True, trust=0.9, name='stage1/priors', source=None):
         from mmengine.registry import DATASETS
 
         dataset = DATASETS.build(data(drawn, []))
         store, random = PriorStore(tmp_path / name), np.random.default_rng(0)
+        if source:
+            store.begin('evidence', dict(method=dict(type=source)))
         for index in range(len(dataset)):
             info = dataset.get_data_info(index)
             evidence = info['gt_label'] * 2.0 - 1 if knows else -info['gt_label'] * 2.0
@@ -163,6 +165,17 @@ def test_validation_of_the_stage_that_wrote_them_counts(tmp_path, drawn, store):
     assert train(cfg).message_hub.get_info('trust') == 0
     write_json(tmp_path / 'metrics.json', dict(stage1=dict(val=dict(found, AUROC=1.0))))
     assert train(cfg).message_hub.get_info('trust') == 1
+
+
+@pytest.mark.parametrize(
+    ('source', 'trust'),
+    [(name, 1) for name in ('AnomalyMap', 'PatchMemorySource', 'DescriptionSource', 'ClipSource')]
+    + [('LayerCAM', 0), ('FolderSource', 0), ('OfOnesOwn', 0)],
+)
+def test_what_has_seen_no_label_teaches_though_it_ranks_badly(tmp_path, drawn, store, source, trust):
+    cfg = config(tmp_path, drawn, store(knows=False, source=source), **{'train_cfg.max_epochs': 1})
+    write_json(tmp_path / 'metrics.json', dict(stage1=dict(val=dict(AUROC=0.5, AP=0.5, num_defects=4, num_images=8))))
+    assert train(cfg).message_hub.get_info('trust') == trust
 
 
 def test_maps_that_hardly_agree_guide_a_little(tmp_path, drawn, store):

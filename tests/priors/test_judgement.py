@@ -49,6 +49,13 @@ def test_maps_that_change_under_flips_count_less(trust, weight):
     assert f'agree by {trust:.2f}' in found.reason
 
 
+def test_of_a_source_without_labels_agreement_alone_counts():
+    validation = dict(AUROC=0.1, AP=0.1, num_defects=1, num_images=2)
+    found = judge(entries([3, 2, 1], 0.2), [0, 1, 1], validation, skilled=False)
+    assert found.weight == pytest.approx(0.5)
+    assert 'AUROC' not in found.reason
+
+
 def test_agreement_is_that_of_defective_images():
     mixed = entries([0], trust=-1.0) + entries([1, 2], trust=1.0)
     assert judge(mixed, [0, 1, 1]).weight == 1

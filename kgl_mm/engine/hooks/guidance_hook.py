@@ -9,6 +9,8 @@ from kgl_mm.datasets.transforms import LoadPrior
 from kgl_mm.errors import UsageError, check_choice
 from kgl_mm.files import read_json
 from kgl_mm.priors.judgement import Judgement, judge
+from kgl_mm.priors.sources.base import has_seen_labels
+from kgl_mm.priors.store import PriorStore
 from kgl_mm.registry import HOOKS
 
 
@@ -146,7 +148,8 @@ def judge_source(dataset, loader: LoadPrior) -> Judgement:
     if len(roots) == 1:
         stage = next(iter(roots)).parent
         validation = read_json(stage.parent / 'metrics.json').get(stage.name, {}).get('val')
-    return judge(entries, labels, validation, left_out=len(roots) > 1)  # each part by a network of its own
+    skilled = all(has_seen_labels(PriorStore(root).source(loader.layer)) for root in roots)
+    return judge(entries, labels, validation, left_out=len(roots) > 1, skilled=skilled)  # each part by its own network
 
 
 def refuse_what_moves_batches(model) -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.priors.fingerprint import hash_of_model
+from kgl_mm.registry import PRIOR_SOURCES, SALIENCY
 from kgl_mm.saliency import Explanation, SaliencyMethod
 from kgl_mm.saliency.base import FLIPS
 
@@ -43,6 +44,8 @@ class PriorSource:
     """Over which maps are averaged."""
     can_flip = True
     """Whether a flipped image has a map of its own, by which the source can be judged."""
+    has_seen_labels = True
+    """Of defects, or may have; then it is judged by how well it tells defective images apart."""
     NEEDS_GOOD = ''
     """What :meth:`fit` does with good images, where it cannot do without: the end of a sentence."""
 
@@ -100,6 +103,13 @@ class PriorSource:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return self.maps(images)
+
+
+def has_seen_labels(made_of: dict) -> bool:
+    """Whether what has written a layer, by its manifest, may have learned from labels of defects."""
+    name = (made_of.get('method') or {}).get('type')
+    kind = PRIOR_SOURCES.module_dict.get(name) or SALIENCY.module_dict.get(name)
+    return getattr(kind, 'has_seen_labels', True)
 
 
 def as_source(given: PriorSource | SaliencyMethod) -> PriorSource:
