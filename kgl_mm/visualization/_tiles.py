@@ -58,7 +58,8 @@ def outline(picture: np.ndarray, mask: np.ndarray, colour: tuple) -> None:
 def captioned(picture: np.ndarray, text: str, colour: tuple) -> np.ndarray:
     """The picture under its caption, made as wide as the caption needs."""
     missing = max(0, _width(text, 0.5) + 8 - picture.shape[1])
-    tile = cv2.copyMakeBorder(picture, CAPTION, 0, 0, missing, cv2.BORDER_CONSTANT, value=colour)
+    wide = cv2.copyMakeBorder(picture, 0, 0, 0, missing, cv2.BORDER_CONSTANT, value=PAPER)
+    tile = cv2.copyMakeBorder(wide, CAPTION, 0, 0, 0, cv2.BORDER_CONSTANT, value=colour)
     write(tile, text, (4, CAPTION - 6), 0.5)
     return tile
 

@@ -90,6 +90,8 @@ def _scores(scores, labels, shown, names, size) -> np.ndarray:
 
 def _curves(curves, names, size) -> np.ndarray:
     canvas, bottom = _canvas(*size)
+    is_low = np.mean([score for *_, score in curves]) < 0.5
+    first = 30 if is_low else bottom - 30  # the row of the legend, where no curve is
     for place, ((recall, precision, score), name, colour) in enumerate(
         zip(curves, names, (BEFORE, AFTER), strict=True)
     ):
@@ -97,7 +99,7 @@ def _curves(curves, names, size) -> np.ndarray:
             np.stack([36 + recall * (size[0] - 46), bottom - precision * (bottom - 10)], 1).round().astype(np.int32)
         )
         cv2.polylines(canvas, [points], False, colour, 2, cv2.LINE_AA)
-        row = bottom - 30 + 20 * place
+        row = first + 20 * place
         cv2.line(canvas, (50, row - 5), (70, row - 5), colour, 3)
         write(canvas, f'{name}: AP {score:.3f}', (78, row), 0.5)
     return canvas

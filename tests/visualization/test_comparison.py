@@ -4,7 +4,8 @@ import pytest
 
 from kgl_mm.evaluation.functional import average_precision, precision_recall
 from kgl_mm.visualization import draw_comparison
-from kgl_mm.visualization.comparison import AFTER, BEFORE
+from kgl_mm.visualization._tiles import CAPTION, PAPER, captioned
+from kgl_mm.visualization.comparison import AFTER, BEFORE, _curves
 
 
 def drawn(image, mask=None, count=40):
@@ -25,6 +26,22 @@ def test_six_parts_of_any_image_fit_on_a_page(shape):
     assert 600 < page.shape[1] < 2200
     for colour in (BEFORE, AFTER):  # captions of both maps, and both curves
         assert (page == colour).all(2).sum() > 1000
+
+
+@pytest.mark.parametrize(('score', 'is_low'), [(0.1, True), (0.9, False)])
+def test_the_legend_is_where_no_curve_is(score, is_low):
+    recall = np.linspace(0, 1, 5)
+    canvas = _curves([(recall, np.full(5, score), score)] * 2, ('before', 'after'), (420, 300))
+    written = (canvas == 255).all(2)[:, 60:].any(1)  # beside the numbers of the scale
+    assert written[:100].any() == is_low
+    assert written[200:].any() != is_low
+
+
+def test_a_narrow_image_keeps_its_place_under_a_wide_caption():
+    tile = captioned(np.full((50, 10, 3), 99, np.uint8), 'wider than the image', (10, 200, 10))
+    assert (tile[CAPTION:, :10] == 99).all()
+    assert (tile[CAPTION:, 10:] == PAPER).all()
+    assert (tile[0] == (10, 200, 10)).all()
 
 
 def test_the_defect_is_outlined_where_it_is_known():
