@@ -15,7 +15,6 @@ _layer = 'train_dataloader.dataset.pipeline.3.layer'
 _insist, _small = {'custom_hooks.0.insist': True}, {'train_dataloader.dataset.pipeline.4.max_area': 0.03}
 variants = {name: {_layer: name, **_insist} for name in _sources}
 variants.update(
-    patches_judged={_layer: 'patches'},
     patches_small={_layer: 'patches', **_insist, **_small},
     guided_small={**_insist, **_small},
     # the network that patches have guided looks more narrowly than they do

@@ -69,8 +69,7 @@ def run(main: Callable[[], None]) -> None:
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed, up to 2 GiB, unless the environment says how it should handle memory.
 
-    Otherwise each large buffer of a training step on the CPU is mapped, cleared by the kernel and unmapped again,
-    which takes up to half of the time.
+    Otherwise each large buffer of a training step on the CPU is mapped, cleared by the kernel and unmapped again.
     """
     if any(name.startswith('MALLOC_') for name in os.environ) or 'GLIBC_TUNABLES' in os.environ:
         return

@@ -29,8 +29,7 @@ _RUN_ONLY = (
     'stages',
     'variants',
 )
-
-
+# what PretrainedInit of mmengine takes
 _PRETRAINED = {'type', 'checkpoint', 'prefix', 'map_location', '_scope_'}
 
 

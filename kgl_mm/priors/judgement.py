@@ -33,25 +33,25 @@ def judge(
     labels: Sequence[int],
     validation: dict | None = None,
     left_out: bool = False,
-    skilled: bool = True,
+    by_skill: bool = True,
 ) -> Judgement:
     """Judge a source by the entries of its maps in a store, and the labels of their images.
 
     Skill counts on validation data where ``validation`` has the metrics of them (``AUROC``, ``AP``, ``num_defects``,
     ``num_images``), and on the images themselves, by the evidence written with each map; ``left_out`` says that
     the source was not trained with them. The better of the two counts: a network that is lost on other images may still
-    know where to look in those that it was trained with, and these are what it teaches by. A source that is not
-    ``skilled`` has seen no label: it teaches well also where it ranks images badly, so its skill is left out. The
+    know where to look in those that it was trained with, and these are what it teaches by. It is left out where not
+    ``by_skill``: a source that good parts or words have taught teaches well also where it ranks images badly. The
     agreement of the maps of defective images under flips counts as well. What is not known is not held against a
     source, and what a person painted is not judged.
     """
     labels = np.asarray(labels) != 0
     reasons, skills = [], []
     by_source = [(entry, label) for entry, label in zip(entries, labels, strict=True) if not entry.get('edited')]
-    if skilled and by_source and validation and 'AUROC' in validation:
+    if by_skill and by_source and validation and 'AUROC' in validation:
         share = validation['num_defects'] / validation['num_images']
         skills.append(_skill(validation['AUROC'], validation['AP'], share, 'validation data', reasons))
-    if skilled and by_source and all('evidence' in entry for entry, _ in by_source):
+    if by_skill and by_source and all('evidence' in entry for entry, _ in by_source):
         of = np.array([label for _, label in by_source])
         if of.any() and not of.all():
             scores = [entry['evidence'] for entry, _ in by_source]

@@ -7,7 +7,7 @@ from kgl_mm.priors import PriorStore
 from kgl_mm.priors.generation import keys_of
 from kgl_mm.priors.judgement import judge
 from kgl_mm.priors.quality import summary, warnings_of
-from kgl_mm.priors.sources.base import has_seen_labels
+from kgl_mm.priors.sources.base import is_judged_by_skill
 from kgl_mm.visualization import overlay
 
 from . import page
@@ -114,7 +114,7 @@ def priors_section(run: Run, splits: Splits) -> str:
             if any('quality' in entry for entry in entries):
                 parts.append(page.note(QUALITY))
             parts += [page.note(f'Warning: {warning}.') for warning in warnings_of(entries)]
-            parts.append(_trust(run, place, stage, store, layer, entries))
+            parts.append(_trust(run, place, stage, entries, is_judged_by_skill(store.source(layer))))
             chosen = least_trusted(entries, MAPS)
             if chosen:
                 paths = _paths(run, splits) if paths is None else paths
@@ -126,7 +126,7 @@ def priors_section(run: Run, splits: Splits) -> str:
     return ''.join(parts)
 
 
-def _trust(run: Run, place: Path, stage: Stage | None, store: PriorStore, layer: str, entries: list[dict]) -> str:
+def _trust(run: Run, place: Path, stage: Stage | None, entries: list[dict], by_skill: bool) -> str:
     text = ''
     for reader in read_by(run, place):
         if reader.trust is not None:
@@ -135,8 +135,7 @@ def _trust(run: Run, place: Path, stage: Stage | None, store: PriorStore, layer:
     if labelled:
         validation = stage.metrics.get('val') if stage else None
         labels = [entry['label'] for entry in labelled]
-        skilled = has_seen_labels(store.source(layer))
-        found = judge(labelled, labels, validation, bool(stage and stage.left_out), skilled)
+        found = judge(labelled, labels, validation, bool(stage and stage.left_out), by_skill)
         text += page.note(f'What is known of their source: {found.reason}.')
     return text
 

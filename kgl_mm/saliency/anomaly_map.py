@@ -23,7 +23,7 @@ class AnomalyMap(SaliencyMethod):
         **kwargs: as for :class:`SaliencyMethod`.
     """
 
-    has_seen_labels = False
+    judged_by_skill = False
 
     def __init__(self, model: nn.Module, normalize: str | None = None, raw: bool = False, **kwargs) -> None:
         super().__init__(model, normalize=normalize, **kwargs)

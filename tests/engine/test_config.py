@@ -33,7 +33,7 @@ def test_the_weights_of_a_file_replace_random_ones(tmp_path, name):
     weights = dict(type='Pretrained', checkpoint='a.pth', prefix='backbone.')
     options = {f'model.teacher.init_cfg.{key}': value for key, value in weights.items()}
     base = f"_base_ = ['kgl_mm::_base_/../{name}.py']"
-    (tmp_path / 'mine.py').write_text(f'{base}\nmodel = dict(teacher=dict(init_cfg=dict({weights})))\n')
+    (tmp_path / 'mine.py').write_text(f'{base}\nmodel = dict(teacher=dict(init_cfg={weights}))\n')
     for cfg in (load_config(f'{name}.py', options), load_config(tmp_path / 'mine.py')):
         assert cfg.model.teacher.init_cfg == weights
         assert cfg.model.get('student') == load_config(f'{name}.py').model.get('student')

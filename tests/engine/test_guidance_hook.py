@@ -172,7 +172,7 @@ def test_validation_of_the_stage_that_wrote_them_counts(tmp_path, drawn, store):
     [(name, 1) for name in ('AnomalyMap', 'PatchMemorySource', 'DescriptionSource', 'ClipSource')]
     + [('LayerCAM', 0), ('FolderSource', 0), ('OfOnesOwn', 0)],
 )
-def test_what_has_seen_no_label_teaches_though_it_ranks_badly(tmp_path, drawn, store, source, trust):
+def test_what_no_label_has_taught_teaches_though_it_ranks_badly(tmp_path, drawn, store, source, trust):
     cfg = config(tmp_path, drawn, store(knows=False, source=source), **{'train_cfg.max_epochs': 1})
     write_json(tmp_path / 'metrics.json', dict(stage1=dict(val=dict(AUROC=0.5, AP=0.5, num_defects=4, num_images=8))))
     assert train(cfg).message_hub.get_info('trust') == trust

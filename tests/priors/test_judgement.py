@@ -49,9 +49,9 @@ def test_maps_that_change_under_flips_count_less(trust, weight):
     assert f'agree by {trust:.2f}' in found.reason
 
 
-def test_of_a_source_without_labels_agreement_alone_counts():
+def test_of_a_source_that_no_label_has_taught_agreement_alone_counts():
     validation = dict(AUROC=0.1, AP=0.1, num_defects=1, num_images=2)
-    found = judge(entries([3, 2, 1], 0.2), [0, 1, 1], validation, skilled=False)
+    found = judge(entries([3, 2, 1], 0.2), [0, 1, 1], validation, by_skill=False)
     assert found.weight == pytest.approx(0.5)
     assert 'AUROC' not in found.reason
 

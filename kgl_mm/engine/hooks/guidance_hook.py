@@ -9,8 +9,7 @@ from kgl_mm.datasets.transforms import LoadPrior
 from kgl_mm.errors import UsageError, check_choice
 from kgl_mm.files import read_json
 from kgl_mm.priors.judgement import Judgement, judge
-from kgl_mm.priors.sources.base import has_seen_labels
-from kgl_mm.priors.store import PriorStore
+from kgl_mm.priors.sources.base import is_judged_by_skill
 from kgl_mm.registry import HOOKS
 
 
@@ -135,21 +134,22 @@ def judge_source(dataset, loader: LoadPrior) -> Judgement:
     """Judge the source of the priors of a data set, by its stage's validation where there was one."""
     while hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
-    entries, labels, roots = [], [], {}
+    entries, labels, stores = [], [], {}
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         found = loader.find(info['img_path'])
         if found:
             store, key = found
-            roots[Path(store.root)] = None
+            stores[Path(store.root)] = store
             entries.append(store.entry(key, loader.layer))
             labels.append(bool(info['gt_label']) or not has_good_class(dataset))
     validation = None
-    if len(roots) == 1:
-        stage = next(iter(roots)).parent
+    if len(stores) == 1:
+        stage = next(iter(stores)).parent
         validation = read_json(stage.parent / 'metrics.json').get(stage.name, {}).get('val')
-    skilled = all(has_seen_labels(PriorStore(root).source(loader.layer)) for root in roots)
-    return judge(entries, labels, validation, left_out=len(roots) > 1, skilled=skilled)  # each part by its own network
+    by_skill = all(is_judged_by_skill(store.source(loader.layer)) for store in stores.values())
+    left_out = len(stores) > 1  # each part by a network of its own
+    return judge(entries, labels, validation, left_out, by_skill)
 
 
 def refuse_what_moves_batches(model) -> None:

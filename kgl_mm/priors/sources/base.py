@@ -44,8 +44,8 @@ class PriorSource:
     """Over which maps are averaged."""
     can_flip = True
     """Whether a flipped image has a map of its own, by which the source can be judged."""
-    has_seen_labels = True
-    """Of defects, or may have; then it is judged by how well it tells defective images apart."""
+    judged_by_skill = True
+    """Whether how well it tells defective images apart says how well it teaches; not where no label has taught it."""
     NEEDS_GOOD = ''
     """What :meth:`fit` does with good images, where it cannot do without: the end of a sentence."""
 
@@ -105,11 +105,11 @@ class PriorSource:
         return self.maps(images)
 
 
-def has_seen_labels(made_of: dict) -> bool:
-    """Whether what has written a layer, by its manifest, may have learned from labels of defects."""
+def is_judged_by_skill(made_of: dict) -> bool:
+    """The same of what has written a layer, by its manifest."""
     name = (made_of.get('method') or {}).get('type')
     kind = PRIOR_SOURCES.module_dict.get(name) or SALIENCY.module_dict.get(name)
-    return getattr(kind, 'has_seen_labels', True)
+    return getattr(kind, 'judged_by_skill', True)
 
 
 def as_source(given: PriorSource | SaliencyMethod) -> PriorSource:

@@ -50,7 +50,7 @@ class ClipSource(PriorSource):
         image_size: at which CLIP sees images, (height, width) or both in one; None for that of its training.
     """
 
-    has_seen_labels = False
+    judged_by_skill = False
     NEEDS_GOOD = 'and ClipSource compares with some'
 
     def __init__(

@@ -56,7 +56,7 @@ class DescriptionSource(PriorSource):
         seed: of weights and drawings.
     """
 
-    has_seen_labels = False
+    judged_by_skill = False
     NEEDS_GOOD = 'and DescriptionSource draws on some'
 
     def __init__(

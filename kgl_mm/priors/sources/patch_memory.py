@@ -45,7 +45,7 @@ class PatchMemorySource(PriorSource):
         seed: of random weights.
     """
 
-    has_seen_labels = False
+    judged_by_skill = False
     NEEDS_GOOD = 'and PatchMemorySource remembers some'
 
     def __init__(

@@ -220,16 +220,18 @@ def test_the_weights_of_a_teacher_come_in_one_line(tmp_path, prefix):
         (('', (6, 8, 8), ''), 'no fitting stages.* of another network'),
         (('', (4, 8, 8), 'neck.'), 'cannot be loaded'),
         (None, 'absent.pth cannot be loaded'),
-        ((), 'model.teacher.init_cfg: Pretrained needs a checkpoint'),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path, where, sentence):
-    path, prefix = (saved(tmp_path, *where[:2])[0], where[2]) if where else ('absent.pth', '')
+    path, prefix = ('absent.pth', '') if where is None else (saved(tmp_path, *where[:2])[0], where[2])
     init = dict(type='Pretrained', checkpoint=path) | (dict(prefix=prefix) if prefix else {})
-    if where == ():
-        del init['checkpoint']
     with pytest.raises(UsageError, match=sentence):
         detector(teacher=dict(TEACHER, init_cfg=init)).init_weights()
+
+
+def test_weights_that_are_not_named_are_asked_for():
+    with pytest.raises(UsageError, match=r'model\.teacher\.init_cfg: Pretrained needs a checkpoint'):
+        detector(teacher=dict(TEACHER, init_cfg=dict(type='Pretrained'))).init_weights()
 
 
 def test_a_student_never_begins_with_the_weights_of_its_teacher(tmp_path):
