@@ -178,6 +178,9 @@ def _build(kind: str, backbone: nn.Module, num_classes: int, strides: list[int],
         raise UsageError(f'options: {KINDS[kind].__name__} has no {", ".join(unknown)}, but {", ".join(known)}')
     detector = KINDS[kind](backbone, num_classes, **{**parts, **options})
     detector.transform = _AsGiven()
+    if kind == 'fcos':
+        # Its distances pass through a ReLU; from torchvision's bias of 0 some runs began beyond it and never learned.
+        nn.init.ones_(detector.head.regression_head.bbox_reg.bias)
     heads = [detector.rpn.head, detector.roi_heads.box_predictor] if kind == 'faster_rcnn' else [detector.head]
     for head in heads:
         head.register_forward_hook(lambda module, inputs, outputs: _in_float32(outputs))

@@ -62,6 +62,14 @@ def test_losses_reach_every_weight_with_and_without_boxes(kind):
         assert all(p.grad is not None for p in model.parameters())  # so that processes need not look for unused ones
 
 
+def test_boxes_of_fcos_begin_with_an_extent():
+    # their distances pass through a ReLU, and what is beyond it never learns
+    for seed in range(10):
+        model = detector(seed=seed)
+        distances, _ = model.detector.head.regression_head(model(torch.stack([image(BOX), 100 * image()])))
+        assert (distances > 0.1).all()
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_frozen_backbone_stays_as_it_is(kind):
     model = detector(kind, freeze_backbone=True).train()
