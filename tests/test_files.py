@@ -26,6 +26,15 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ['file']
 
 
+def test_what_cannot_be_written_is_named_as_it_was_meant(tmp_path):
+    (tmp_path / 'file').touch()
+    for path, error in ((tmp_path, IsADirectoryError), (tmp_path / 'file/x', FileExistsError)):
+        with pytest.raises(error) as raised:
+            write_atomically(path, b'')
+        assert raised.value.filename == str(path)
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
 def test_json_round_trip_and_absence(tmp_path):
     assert read_json(tmp_path / 'a.json') == {}
     write_json(tmp_path / 'a.json', {'b': [1, 2.5, None]})

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a checkout that is not installed
 
 from kgl_mm.apis import cli
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, check_number
 
 SIZE = (128, 256)
 
@@ -30,6 +30,7 @@ def main() -> None:
     args = parser.parse_args()
     if Path(args.out).is_dir() or not args.out.endswith('.png'):
         raise UsageError(f'--out {args.out}: not the name of a PNG file')
+    check_number(1, 100, whole=True, **{'--columns': args.columns})
 
     from kgl_mm.descriptions.sheet import draw_descriptions
     from kgl_mm.files import write_atomically
@@ -43,8 +44,9 @@ def main() -> None:
 
 def understood(given: str) -> list:
     from kgl_mm.descriptions import load_descriptions, parse, suggestions
+    from kgl_mm.descriptions.files import is_file_name
 
-    if ' ' not in given.strip() or Path(given).is_file():
+    if is_file_name(given):
         return load_descriptions(given)
     record, left = parse(given)
     print(f'{given}\n' + '\n'.join(f'  {field.name:12} {getattr(record, field.name)}' for field in fields(record)))

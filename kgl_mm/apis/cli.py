@@ -51,6 +51,11 @@ def run(main: Callable[[], None]) -> None:
         elif _work_is_shared():  # the others may not have met it
             print(f'error in process {rank}: {_sentence(error)}', file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
+        sys.exit(2)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) or 'kgl_mm' not in str(error):
             raise

@@ -131,6 +131,8 @@ class BoxDataset(BaseDataset):
             raise UsageError(f'{self.data_root}: there is no {self.split} part{hint}')
         if self.split == 'train':
             chosen = self._few(chosen, found, kinds)
+            if not any(found[index].boxes for index in chosen):
+                raise UsageError(f'{self.data_root}: none of the {len(chosen)} training images has a box')
         if all(map(len, (info['gt_bboxes'] for info in infos))):
             infos = [info | dict(gt_label=kind) for info, kind in zip(infos, kinds, strict=True)]
         return [infos[index] for index in chosen]

@@ -38,9 +38,14 @@ class CocoBoxes(BoxDataset):
             names = {category['id']: str(category['name']) for category in content['categories']}
             self.categories |= set(names.values())
             boxes = {image['id']: [] for image in content['images']}
+            if len(boxes) < len(content['images']):
+                raise ValueError('two images have one id')
             for one in content['annotations']:
                 if one.get('iscrowd'):
                     raise ValueError('iscrowd: the box of a crowd is not that of one object, take it out')
+                for field, known in (('image_id', boxes), ('category_id', names)):
+                    if one[field] not in known:
+                        raise ValueError(f'an annotation has {field} {one[field]!r}, which is nowhere else')
                 left, top, width, height = map(float, one['bbox'])
                 boxes[one['image_id']].append(((left, top, left + width, top + height), names[one['category_id']]))
             return [

@@ -31,10 +31,19 @@ def load_descriptions(path: str | Path) -> list[Description]:
 
 def as_descriptions(given: str | Path | Description | dict | Sequence) -> list[Description]:
     """Descriptions as options of configs have them: a file or name, or records, dicts and sentences in a list."""
-    if isinstance(given, Path) or (isinstance(given, str) and (' ' not in given.strip() or Path(given).is_file())):
+    if isinstance(given, Path) or (isinstance(given, str) and is_file_name(given)):
         return load_descriptions(given)
     entries = given if isinstance(given, list | tuple) else [given]
     return _records(entries, 'descriptions')
+
+
+def is_file_name(given: str) -> bool:
+    """Whether it names a file or shipped descriptions, and is no sentence.
+
+    >>> is_file_name('metal'), is_file_name('my defects.yaml'), is_file_name('a dark line')
+    (True, True, False)
+    """
+    return ' ' not in given.strip() or given.lower().endswith(('.yaml', '.yml')) or Path(given).is_file()
 
 
 @cache
@@ -54,7 +63,7 @@ def _read(path: Path, name: str) -> list[Description]:
         ) from None
     try:
         entries = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of dates, of numbers, of many brackets
         mark = getattr(error, 'problem_mark', None)
         line = f', line {mark.line + 1}' if mark else ''
         raise UsageError(f'{name}{line}: not YAML ({getattr(error, "problem", None) or first_line(error)})') from None

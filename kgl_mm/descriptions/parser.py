@@ -1,6 +1,7 @@
 """From an English sentence to a record, and to the words that were not understood."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ from .vocabulary import (
     ORIENTATIONS,
     ROUND,
     SCALES,
+    SHAPES,
     STRONGER,
     WEAKER,
     plural,
@@ -26,7 +28,8 @@ from .vocabulary import (
 )
 
 EXAMPLE = 'steel plate with crack defect, it appears as a thin dark line'
-MEASURE = r'\d+(?:[.,]\d+)?\s*(?:%|(?:percent|times|px|pixels?|[mcµu]?m)\b)|\d+[.,]\d+'
+UNIT = r'percent|times|px|pixels?|deg(?:rees?)?|inch(?:es)?|microns?|(?:micro|milli|centi)?met(?:er|re)s?|[nmcµuk]?m'
+MEASURE = rf'\d+(?:[.,]\d+)?[\s-]*(?:[%°"″]|(?:{UNIT})\b)|\d+[.,]\d+'
 WORD = re.compile(rf"{MEASURE}|[^\W_]+(?:'[^\W_]+)?", re.I)
 NAMED = re.compile(r'(?P<object>[^,.;:]*?)\bwith\s+(?P<kind>(?:(?!\bwith\b)[^,.;:])*?)\s*\bdefects?\b', re.I)
 PLACED = re.compile(
@@ -36,6 +39,7 @@ STARTS = re.compile(r'.*\b(?:appears?|looks?|as|like|on|upon|is|are)\b', re.I | 
 SWAPPED, MISCOUNTED, MISTAKEN = 4, 5, 7
 """Letters of a word of which two may be in the wrong order, of which one may be too many or too few, or wrong."""
 LONGEST = 3  # words of a phrase
+MOST_LETTERS = 1000
 
 
 def parse(sentence: str) -> tuple[Description, list[str]]:
@@ -59,17 +63,20 @@ def parse(sentence: str) -> tuple[Description, list[str]]:
     """
     if not isinstance(sentence, str) or not sentence.strip():
         raise UsageError(f'{sentence!r}: not a sentence that describes a defect, such as "{EXAMPLE}"')
+    if len(sentence) > MOST_LETTERS:
+        raise UsageError(f'{_short(sentence)}: it has {len(sentence)} letters, of {MOST_LETTERS} at most')
     thing, kind, rest = _names(' '.join(sentence.split()))
     known = _known_kind(kind) if kind else None
     found, left, nouns = _features(rest)
     if kind and known is None:
-        found = _features(kind)[0] | found
+        said, _, nouns = _features(kind)
+        found = said | found
     if known is None and not found:
         raise UsageError(
             f'{_short(sentence)}: no word of it says what the defect looks like; write, for example, "{EXAMPLE}"'
         )
     if known is None:
-        among = [found.pop('kind', None), *(nouns if kind is None else ())]
+        among = [found.pop('kind', None), *nouns]
         known = next((record for name in among if name and (record := _known_kind(name))), None)
     kind = known.kind if known and (kind is None or _known_kind(kind)) else kind or _plain((nouns or ['flaw'])[0])
     names = dict(object=thing or 'surface', kind=kind)
@@ -130,7 +137,18 @@ def _features(text: str) -> tuple[dict[str, str], list[str], list[str]]:
             if meaning[0] == 'shape':
                 nouns.append(said[-1].lower())
         degree = denied = None
-    return found, left + (denied or []) + (degree or []), nouns
+    return found, _as_said(words, left + (denied or []) + (degree or [])), nouns
+
+
+def _as_said(words: list[str], some: list[str]) -> list[str]:
+    """Some of the words, in their order."""
+    left = Counter(some)
+    ordered = []
+    for word in words:
+        if left[word]:
+            left[word] -= 1
+            ordered.append(word)
+    return ordered
 
 
 def _take(found: dict[str, str], field: str, name: str, said: list[str], degree: list[str] | None) -> list[str]:
@@ -251,6 +269,8 @@ def _is_slip(word: str, other: str) -> bool:
 
 
 def _known_kind(name: str) -> Description | None:
+    if name.lower() in SHAPES:  # a patch is a shape, patches are a kind
+        return None
     plain, kinds = _plain(name), _kinds()
     near = [plain] if plain in kinds else _slips(plain, kinds)
     return kinds[near[0]] if len(near) == 1 else None

@@ -69,7 +69,10 @@ def render(image: np.ndarray, record: Description, seed: int | Sequence[int]) ->
     result = image.copy()
     rows, columns = (np.flatnonzero(map.any(axis)) for axis in (1, 0))
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    changed = work[box] if image.dtype.kind == 'f' else np.rint(work[box])
+    if image.dtype.kind == 'f':
+        changed = np.clip(work[box], np.finfo(image.dtype).min, np.finfo(image.dtype).max)
+    else:
+        changed = np.rint(work[box])
     _colours(result)[box] = changed.astype(image.dtype)
     return result, map
 

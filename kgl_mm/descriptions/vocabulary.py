@@ -134,7 +134,7 @@ FILLING = set(
     """)
 )
 """Words that say nothing."""
-LOOKALIKES = _words('arena bland board brand event grain sport steak strain thing things think')
+LOOKALIKES = _words('arena bland board brand event grain patchy scratchy sport steak strain thing things think')
 """Words that a slip of the finger makes of ours, and that mean something else."""
 
 

@@ -26,6 +26,11 @@ def test_what_is_the_users_to_mend_is_a_sentence(capsys):
     assert capsys.readouterr().err == 'error: no such folder\n'
 
 
+def test_a_file_that_cannot_be_written_is_a_sentence_too(capsys):
+    assert ends(IsADirectoryError(21, 'Is a directory', 'out.json')) == 2
+    assert capsys.readouterr().err == 'error: out.json: Is a directory\n'
+
+
 def test_an_interrupt_is_one_wherever_it_comes(capsys):
     assert ends(KeyboardInterrupt('go on with --resume')) == 130
     assert ends(SystemError('<imdecode> returned a result with an exception set'), KeyboardInterrupt()) == 130

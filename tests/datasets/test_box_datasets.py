@@ -195,7 +195,8 @@ def test_boxes_of_coco(record):
     assert info['gt_bboxes'].tolist() == [[2, 3, 6, 8.5], [0, 0, 30, 20]]
     assert info['gt_bboxes_labels'].tolist() == [1, 0]
     assert not len(dataset.get_data_info(0)['gt_bboxes'])
-    assert coco(ann_file=record(annotations=[])).metainfo['classes'] == ('dent', 'stain')  # all that the file knows
+    one = [dict(image_id=7, category_id=3, bbox=[0, 0, 30, 20])]
+    assert coco(ann_file=record(annotations=one)).metainfo['classes'] == ('dent', 'stain')  # all that the file knows
 
 
 def test_one_file_a_part(record):
@@ -209,10 +210,13 @@ def test_one_file_a_part(record):
 @pytest.mark.parametrize(
     ('changes', 'said'),
     [
-        (dict(annotations=[dict(image_id=1, category_id=3, bbox=[0, 0, 1, 1])]), 'it lacks 1'),
+        (dict(annotations=[dict(image_id=1, category_id=3, bbox=[0, 0, 1, 1])]), 'has image_id 1, which'),
+        (dict(annotations=[dict(image_id=7, category_id=1, bbox=[0, 0, 1, 1])]), 'has category_id 1, which'),
+        (dict(annotations=[]), 'none of the 2 training images has a box'),
+        (dict(images=[dict(id=7, file_name='a.png'), dict(id=7, file_name='b.png')]), 'two images have one id'),
         (dict(images=[dict(id=7)], annotations=[]), "it lacks 'file_name'"),
         (dict(images=[dict(id=7, file_name='c.png')], annotations=[]), 'c.png: no such file'),
-        (dict(images=[]), 'it lacks 7'),
+        (dict(images=[]), 'an annotation has image_id 7, which'),
         (dict(images=[], annotations=[]), 'no images with annotations'),
         (dict(annotations=[dict(image_id=7, category_id=3, bbox=[0, 0])]), 'not a file of COCO boxes'),
         (dict(annotations=[dict(image_id=7, category_id=3, bbox=[0, 0, 1, 1], iscrowd=1)]), 'the box of a crowd'),

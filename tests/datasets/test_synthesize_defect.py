@@ -237,5 +237,12 @@ def test_what_is_wrong_is_said_at_once(settings, sentence):
         SynthesizeDefect(**settings)
 
 
+def test_what_it_needs_is_said():
+    with pytest.raises(UsageError, match='there is no image yet'):
+        SynthesizeDefect(SPOT)({'gt_label': 0})
+    with pytest.raises(UsageError, match='gives no gt_label'):
+        SynthesizeDefect(SPOT)({'img': np.zeros((9, 9), np.uint8)})
+
+
 def test_its_name_says_what_it_draws():
     assert repr(SynthesizeDefect(SPOT)) == "SynthesizeDefect(descriptions=['spot'], prob=0.5, label=1)"

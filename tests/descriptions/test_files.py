@@ -86,6 +86,8 @@ def test_as_options_of_configs_have_them(tmp_path):
         ('- {object: plate, kind: crack, tone:}', r'entry 1 \(crack\): tone has no value'),
         ('- {object: plate, kind: no}', r'entry 1: kind=False: not a name'),
         ('- {object: plate, kind: crack, length: long}', r"length='long'"),
+        ('- {object: plate, kind: crack, length: 2024-99-99}', r'own.yaml: not YAML \(month must be'),
+        ('[' * 3000, 'own.yaml: not YAML'),
         ('- {object: plate, kind: crack, kind: dent}', r'own.yaml, line 1: not YAML \(kind is given twice\)'),
         ('- plate with crack defect, it appears as purpel line', r"entry 1: not understood in 'plate with .*': purpel"),
         ('- lorem ipsum', "entry 1: 'lorem ipsum': no word of it"),
@@ -101,3 +103,5 @@ def test_a_mistake_is_said_with_its_place(write, text, sentence):
 def test_a_file_that_is_not_there():
     with pytest.raises(UsageError, match=r'absent.yaml: cannot be read .*, or the name of shipped ones: metal$'):
         load_descriptions('absent.yaml')
+    with pytest.raises(UsageError, match=r'dark spots.yml: cannot be read'):
+        as_descriptions('dark spots.yml')

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,10 @@ def test_words(words, expected):
         ('plate with scratch defect, 30 % darker', ['30 %']),
         ('plate with scratch defect, 0.5 mm wide', ['0.5 mm']),
         ('plate with scratch defect, 3mm long and 2,5 wide', ['3mm', '2,5']),
-        (f'plate with scratch defect, {"9" * 5000}', ['9' * 5000]),
+        ('plate with scratch defect, a line at 45° and 2" long', ['45°', '2"']),
+        ('plate with scratch defect, 45-degree angles, 10 microns wide', ['45 degree', 'angles', '10 microns']),
+        ('plate with oddity defect, very foo sharp line, not qux dark', ['very', 'foo', 'not', 'qux', 'dark']),
+        (f'plate with scratch defect, {"9" * 500}', ['9' * 500]),
     ],
 )
 def test_what_is_not_understood_is_left_over_in_order(sentence, left):
@@ -208,13 +212,32 @@ def test_the_words_of_a_kind_are_a_start_too(kind, features, expected):
         assert getattr(record, name) == value, name
 
 
+def test_a_kind_of_several_words_begins_with_the_shipped_one():
+    for sentence in ('steel with longitudinal crack defect', 'longitudinal crack on steel'):
+        record = parse(sentence)[0]
+        assert (record.length, record.contrast, record.texture) == ((0.2, 0.9), (0.25, 0.7), 'rough')
+    assert parse('steel with deep scratch defect')[0].tone == 'bright'
+
+
+def test_a_patch_is_a_shape_and_patches_are_a_kind():
+    patch, region = (parse(f'a dark {word} on steel')[0] for word in ('patch', 'region'))
+    assert patch == replace(region, kind='patch')
+    assert parse('patches on steel')[0].tone == 'mixed'
+    assert parse('a patchy line on glass')[1] == ['patchy']
+
+
+def test_no_sentence_has_thousands_of_letters():
+    with pytest.raises(UsageError, match='it has 10005 letters, of 1000 at most'):
+        parse('dark ' + 'with ' * 2000)
+
+
 def test_nonsense_does_not_take_cubic_time():
     def seconds(number):
         start = time.process_time()
         parse('with ' * number + 'dark')
         return time.process_time() - start
 
-    short, long = (min(seconds(number) for _ in range(3)) for number in (200, 800))
+    short, long = (min(seconds(number) for _ in range(3)) for number in (49, 196))
     assert long < 35 * short  # four times as long: 16 times is quadratic, 64 cubic
 
 

@@ -99,6 +99,12 @@ def test_a_pixel_above_white_does_not_stretch_the_range(white):
     assert drawn.max() <= image.max()
 
 
+def test_half_a_number_of_bits_stays_finite():
+    image = np.full((30, 30), np.finfo(np.float16).max, np.float16)
+    for seed, record in enumerate(load_descriptions('metal')):
+        assert np.isfinite(render(image, record, seed)[0]).all()
+
+
 def test_many_defects_do_not_add_up_in_images_without_white():
     image = np.random.default_rng(0).standard_normal((40, 40))
     drawn, _ = render(image, Description('plate', 'spot', tone='bright', contrast=1, length=0.7, count=200), 0)

@@ -73,6 +73,7 @@ def test_the_sheet(run_here, tool, surfaces, tmp_path):
         (['--images', 'absent'], '--images absent: no such folder'),
         (['--images', '.'], '--images .: holds no images'),
         (['--columns', '0'], 'columns=0'),
+        (['--columns', '1000'], 'columns=1000'),
         (['--out', 'sheet.jpg'], '--out sheet.jpg: not the name of a PNG file'),
     ],
 )

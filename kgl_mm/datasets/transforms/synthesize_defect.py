@@ -51,6 +51,10 @@ class SynthesizeDefect(BaseTransform):
         self.photometric = photometric
 
     def transform(self, results: dict) -> dict:
+        if 'img' not in results:
+            raise UsageError('SynthesizeDefect: there is no image yet; put it behind LoadImageFromFile')
+        if self.label is not None and 'gt_label' not in results:
+            raise UsageError('SynthesizeDefect: the data set gives no gt_label; label=None draws on all images')
         if self.label is not None and np.any(results['gt_label']):
             return results
         image, map = results['img'], np.zeros(np.shape(results['img'])[:2], np.float32)

@@ -11,6 +11,7 @@ from mmpretrain.utils import get_ori_model
 from torch import nn
 
 from kgl_mm.datasets.binding import bind_priors, refuse_what_does_not_stack
+from kgl_mm.datasets.seeding import set_epoch
 from kgl_mm.engine.hooks.guidance_hook import begin_workers_anew, refuse_what_moves_batches
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.files import write_atomically
@@ -77,6 +78,8 @@ class BackboneHook(Hook):
         torch.save(weights, data)
         write_atomically(Path(runner.work_dir, WEIGHTS), data.getvalue())
         try:
+            # of the last epoch, so that it is the same picture where nothing was left to train
+            set_epoch(runner.train_dataloader.dataset, runner.seed, runner.max_epochs - 1)
             picture = attention_sheet(model, runner.train_dataloader.dataset)
         except Exception as error:  # of somebody's model or data; the weights are there without it
             print_log(f'{PICTURE} was not drawn: {first_line(error)}.', logger='current', level=logging.WARNING)

@@ -163,6 +163,13 @@ class _AsGiven(GeneralizedRCNNTransform):
         return image, target
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Takes a level of one pixel too, of one image, which torch refuses where a group is one channel."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def _build(kind: str, backbone: nn.Module, num_classes: int, strides: list[int], options: dict) -> nn.Module:
     if kind == 'faster_rcnn':
         pooled = [str(level) for level in range(len(strides) - 1)]
@@ -181,6 +188,10 @@ def _build(kind: str, backbone: nn.Module, num_classes: int, strides: list[int],
     if kind == 'fcos':
         # Its distances pass through a ReLU; from torchvision's bias of 0 some runs began beyond it and never learned.
         nn.init.ones_(detector.head.regression_head.bbox_reg.bias)
+        for layers in (detector.head.classification_head.conv, detector.head.regression_head.conv):
+            for place, layer in enumerate(layers):
+                if isinstance(layer, nn.GroupNorm):
+                    layers[place] = _GroupNorm(layer.num_groups, layer.num_channels)
     heads = [detector.rpn.head, detector.roi_heads.box_predictor] if kind == 'faster_rcnn' else [detector.head]
     for head in heads:
         head.register_forward_hook(lambda module, inputs, outputs: _in_float32(outputs))

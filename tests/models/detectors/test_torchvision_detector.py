@@ -62,6 +62,15 @@ def test_losses_reach_every_weight_with_and_without_boxes(kind):
         assert all(p.grad is not None for p in model.parameters())  # so that processes need not look for unused ones
 
 
+def test_fcos_takes_one_small_image():
+    model, size, box = detector(channels=32), (32, 32), [4.0, 6.0, 20.0, 20.0]
+    small = image(box, size=size)[None]
+    assert model(small)[-1].shape[-2:] == (1, 1)
+    losses = model(small, [sample(box, size=size)], mode='loss')
+    assert all(value.isfinite() for value in losses.values())
+    assert len(model.eval()(small, mode='predict')) == 1
+
+
 def test_boxes_of_fcos_begin_with_an_extent():
     # their distances pass through a ReLU, and what is beyond it never learns
     for seed in range(10):
