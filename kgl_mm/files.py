@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from kgl_mm.errors import UsageError
+
+LOCK = '.lock'
+
 
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Write to a temporary file, sync, rename: at any moment ``path`` holds the old bytes or the new ones."""
@@ -42,6 +46,30 @@ def locked(folder: str | Path) -> Iterator[None]:
         yield
     finally:
         os.close(place)
+
+
+@contextmanager
+def alone_in(folder: str | Path) -> Iterator[None]:
+    """One process in a folder, and no other meanwhile: a second one is told.
+
+    It ends with this very process, where that of :func:`locked` lasts as long as any data worker that was forked.
+    """
+    path = Path(folder, LOCK)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a+') as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.truncate(0)
+            print(os.getpid(), file=lock, flush=True)
+        except (BlockingIOError, PermissionError):  # this is what some systems say instead
+            lock.seek(0)
+            who = f'process {lock.read().strip() or "unknown"}'
+            raise UsageError(
+                f'{folder}: {who} is at work in it; wait for its end, end it, or give another --work-dir'
+            ) from None
+        except OSError:  # some network file systems lock nothing
+            pass
+        yield
 
 
 def hash_of(path: str | Path) -> str:

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from kgl_mm.files import hash_of, read_json, write_atomically, write_json
+from kgl_mm.errors import UsageError
+from kgl_mm.files import alone_in, hash_of, read_json, write_atomically, write_json
 
 
 def test_write_replaces_whole_and_leaves_nothing_behind(tmp_path):
@@ -71,3 +72,31 @@ def test_the_hash_of_a_file(tmp_path):
     (tmp_path / 'abc').write_bytes(b'abc')
     # of FIPS 180-2, appendix B.1
     assert hash_of(tmp_path / 'abc') == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
+
+
+def test_a_second_process_in_a_folder_is_told_and_none_where_the_first_is_gone(tmp_path):
+    """The first one has a child, as data workers are, that outlives it."""
+    code = (
+        'import os, sys, time\n'
+        'from kgl_mm.files import alone_in\n'
+        'with alone_in(sys.argv[1]):\n'
+        '    child = os.fork()\n'
+        '    if child:\n'
+        '        print(child, flush=True)\n'
+        '    time.sleep(600)\n'
+    )
+    folder = tmp_path / 'run'
+    process = subprocess.Popen([sys.executable, '-c', code, str(folder)], stdout=subprocess.PIPE, text=True)
+    child = int(process.stdout.readline())
+    try:
+        with pytest.raises(UsageError, match=f'run: process {process.pid} is at work in it'), alone_in(folder):
+            pass
+        process.kill()
+        process.wait()
+        os.kill(child, 0)  # it is there yet
+        for _ in range(2):
+            with alone_in(folder):
+                assert (folder / '.lock').read_text().strip() == str(os.getpid())
+    finally:
+        process.kill()
+        os.kill(child, signal.SIGKILL)

@@ -120,8 +120,12 @@ def configure(args: argparse.Namespace):
 
     require_mm()
     from kgl_mm.engine.config import load_config, set_data
+    from kgl_mm.engine.stages import overruled
 
-    cfg = load_config(args.config, key_values('--cfg-options', args.cfg_options))
+    options = key_values('--cfg-options', args.cfg_options)
+    cfg = load_config(args.config, options)
+    for key, stays in overruled(cfg, options).items() if os.environ.get('RANK', '0') == '0' else ():
+        print(f'note: --cfg-options {key} does not reach the stage that has its own: {stays}', file=sys.stderr)
     settings = key_values('--data-options', args.data_options)
     if args.data:
         if not Path(args.data).is_dir():

@@ -12,7 +12,7 @@ from kgl_mm.engine.run import put_aside, run_stages
 from kgl_mm.engine.stages import latest_checkpoint, stages_of, writer
 from kgl_mm.errors import UsageError
 from kgl_mm.evaluation.thresholds import origin
-from kgl_mm.files import read_json, write_atomically, write_json
+from kgl_mm.files import alone_in, read_json, write_atomically, write_json
 from kgl_mm.report import try_report
 from kgl_mm.visualization import SHEET
 
@@ -39,7 +39,8 @@ def train(
     with process_group(cfg, launcher):
         if isinstance(resume, str):
             if is_main_process():
-                _resume_from(cfg, Path(resume))
+                with alone_in(cfg.work_dir):
+                    _resume_from(cfg, Path(resume))
             barrier()
         try:
             metrics = run_stages(cfg, bool(resume), stage, priors)

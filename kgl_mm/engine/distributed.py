@@ -1,8 +1,10 @@
 """Several processes with or without GPUs, which mmengine's own start cannot do on the CPU."""
 
+import ctypes
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.distributed as dist
@@ -21,6 +23,8 @@ def process_group(cfg: Config, launcher: str) -> Iterator[None]:
         return
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UsageError('--launcher pytorch needs to be started by torchrun: use tools/dist_train.sh CONFIG GPUS')
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        end_with_parent()
     if torch.cuda.is_available():
         processes, gpus = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), torch.cuda.device_count()
         if processes > gpus:
@@ -40,3 +44,12 @@ def process_group(cfg: Config, launcher: str) -> Iterator[None]:
     # not after an error: the others may then wait in another collective call, until the launcher ends them
     dist.barrier()
     dist.destroy_process_group()
+
+
+def end_with_parent() -> None:
+    """Have Linux kill this process when the one that started it dies.
+
+    torchrun gives its processes sessions of their own, so that, itself killed, it would leave them training.
+    """
+    with suppress(AttributeError, OSError):  # another system
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

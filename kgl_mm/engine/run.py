@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -41,7 +41,7 @@ from kgl_mm.engine.stages import (
     stores_for,
 )
 from kgl_mm.errors import UsageError, first_line
-from kgl_mm.files import read_json, write_json
+from kgl_mm.files import LOCK, alone_in, read_json, write_json
 from kgl_mm.models.heads import KnowledgeInjectionHead
 from kgl_mm.priors import PriorStore
 
@@ -65,21 +65,28 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
     for name in chosen:
         stores = _stores(name, stages, chosen, root, priors)
         fingerprints[name] = config_hash(stages[name])  # before it is told where the priors are, which says nothing
+        record_in(stages[name], name, root, fingerprints[name])
         for step in readers(stages[name]):
             step.store = stores if len(stores) > 1 else stores[0]
     for name in chosen:  # what is wrong with a later one shows before the first one is trained
         rehearse(stages[name])
     refuse_empty_parts({name: stages[name] for name in chosen})
-    state = _begin(list(stages), fingerprints, root, resume, priors)
+    with alone_in(root) if is_main_process() else nullcontext():
+        state = _begin(list(stages), fingerprints, root, resume, priors)
+        _run(cfg, {name: stages[name] for name in chosen}, state, root, resume, only)
+    return read_json(root / 'metrics.json')
+
+
+def _run(cfg: Config, stages: dict[str, Config], state: dict, root: Path, resume: bool, only: str | None) -> None:
     rounds = Rounds(root)
-    for name in chosen:
+    for name, stage in stages.items():
         if not rounds.goes_on and name in rounds_of(cfg):
             print_log(f'{name} is left out: a round before it was no better on validation data.', logger='current')
             continue
         if _is_done(root, state['stages'][name]):
             print_log(f'{name} is done already.', logger='current')
         else:
-            state['stages'][name] |= _run_stage(root, name, stages[name], resume, fingerprints[name])
+            state['stages'][name] |= _run_stage(root, name, stage, resume)
             state['stages'][name]['done'] = True
             _write_state(root, state)
             barrier()
@@ -88,7 +95,6 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
     if len(candidates_of(cfg)) > 1 and only is None:
         state['best'] = rounds.best
         _write_state(root, state)
-    return read_json(root / 'metrics.json')
 
 
 def _is_done(root: Path, stage: dict) -> bool:
@@ -324,7 +330,7 @@ def put_aside(root: Path, paths: list[Path], state: dict) -> None:
 
 
 def _all_in(root: Path) -> list[Path]:
-    return [path for path in root.glob('*') if not path.name.startswith(('previous-', 'state.json'))]
+    return [path for path in root.glob('*') if not path.name.startswith(('previous-', 'state.json', LOCK))]
 
 
 @master_only
@@ -332,11 +338,10 @@ def _write_state(root: Path, state: dict) -> None:
     write_json(root / 'state.json', state)
 
 
-def _run_stage(root: Path, name: str, cfg: Config, resume: bool, fingerprint: str) -> dict:
+def _run_stage(root: Path, name: str, cfg: Config, resume: bool) -> dict:
     folder = root / name
     cfg.work_dir = str(folder)
     cfg.experiment_name = f'{name}-{time.time_ns()}'
-    record_in(cfg, name, root, fingerprint)
     checkpoint = latest_checkpoint(folder) if resume else None
     if checkpoint:
         cfg.resume, cfg.load_from = True, str(checkpoint)

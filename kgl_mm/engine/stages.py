@@ -50,6 +50,27 @@ def stages_of(cfg: Config) -> dict[str, Config]:
     return configs
 
 
+def overruled(cfg: Config, options: dict) -> dict[str, str]:
+    """Those of the dotted ``options`` that do not reach a stage which sets that field itself, as options that do.
+
+    >>> cfg = Config(dict(stages=dict(first=dict(train_cfg=dict(max_epochs=9)), second={})))
+    >>> overruled(cfg, {'train_cfg.max_epochs': 3, 'load_from': 'x'})
+    {'train_cfg.max_epochs': 'stages.first.train_cfg.max_epochs=9'}
+    """
+    found = {}
+    stages = cfg.get('stages')
+    for key, value in options.items():
+        for name, node in stages.items() if isinstance(stages, dict) else ():
+            for part in key.split('.'):
+                if not isinstance(node, dict) or part not in node:
+                    break
+                node = node[part]
+            else:
+                if node != value and not isinstance(node, dict):
+                    found[key] = f'stages.{name}.{key}={node}'
+    return found
+
+
 def _forget_deletions(cfg: dict) -> None:
     """Where there is nothing to delete, mmengine leaves ``_delete_`` behind."""
     cfg.pop('_delete_', None)

@@ -8,6 +8,8 @@ import time
 import pytest
 import torch
 
+from kgl_mm.files import alone_in
+
 
 def final_state(work_dir):
     checkpoint = torch.load(work_dir / 'stage1' / 'epoch_3.pth', weights_only=True)
@@ -89,7 +91,7 @@ def test_two_processes_killed_and_resumed(tool, start, write_config, tmp_path):
     config = write_config()
     tool('dist_train.sh', config, 2, '--work-dir', 'a')
     process = start('dist_train.sh', config, 2, '--work-dir', 'b')
-    kill_when(process, (tmp_path / 'b/stage1/epoch_1.pth').exists)
+    kill_when(process, (tmp_path / 'b/stage1/epoch_1.pth').exists)  # those that train are in groups of their own
     assert not (tmp_path / 'b/stage1/epoch_3.pth').exists()
     tool('dist_train.sh', config, 2, '--work-dir', 'b', '--resume')
     assert_same(final_state(tmp_path / 'a'), final_state(tmp_path / 'b'))
@@ -104,6 +106,17 @@ def test_workers_and_cache_change_nothing(tool, write_config, tmp_path):
     reference = final_state(tmp_path / 'a')
     assert_same(reference, final_state(tmp_path / 'b'))
     assert_same(reference, final_state(tmp_path / 'c'))
+
+
+def test_two_runs_do_not_meet_in_a_work_directory(tool, write_config, tmp_path):
+    config = write_config()
+    with alone_in(tmp_path / 'a'):  # as a run of this process would be
+        for words in ([], ['--resume'], ['--resume', 'a/stage1/epoch_1.pth']):
+            refused = tool('train.py', config, '--work-dir', 'a', *words, check=False)
+            assert refused.returncode == 2
+            assert f'error: a: process {os.getpid()} is at work in it' in refused.stderr
+        assert [path.name for path in (tmp_path / 'a').iterdir()] == ['.lock']
+    tool('train.py', config, '--work-dir', 'a')
 
 
 def test_resume_of_a_finished_run_does_nothing_and_a_new_run_puts_the_old_aside(tool, write_config, tmp_path):

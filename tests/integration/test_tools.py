@@ -148,3 +148,13 @@ def test_repository_configs_are_found_from_any_directory(run_here, tmp_path):
     status, errors = run_here('train.py', 'configs/vgg16_ksdd.py', '--data', str(tmp_path))
     assert status == 2
     assert 'kolektorsdd' in errors.lower()  # the config was found, the data set was not
+
+
+def test_an_option_that_a_stage_overrules_is_said(run_here):
+    words = ('train.py', 'configs/kgl_demo.py', '--stage', '9', '--cfg-options')
+    status, said = run_here(*words, 'train_cfg.max_epochs=1', 'model.head.num_classes=2', 'custom_hooks.0.insist=True')
+    assert status == 2
+    (note,) = [line for line in said.splitlines() if line.startswith('note: ')]
+    assert note.startswith('note: --cfg-options train_cfg.max_epochs ')
+    assert note.endswith(' stages.stage1.train_cfg.max_epochs=40')
+    assert 'note' not in run_here(*words, 'train_cfg.max_epochs=1', 'stages.stage1.train_cfg.max_epochs=1')[1]

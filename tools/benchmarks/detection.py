@@ -218,7 +218,7 @@ def _start(task: Task, root: Path) -> subprocess.Popen | None:
     """The process of a task; None while one that outlived a killed benchmark is still at it."""
     folder = root / task.name
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / '.lock').open('w') as lock, (folder / 'log.txt').open('a') as log:
+    with (folder / 'task.lock').open('w') as lock, (folder / 'log.txt').open('a') as log:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which the process keeps as long as it lives
         except BlockingIOError:
