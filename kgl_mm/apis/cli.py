@@ -124,8 +124,9 @@ def configure(args: argparse.Namespace):
 
     options = key_values('--cfg-options', args.cfg_options)
     cfg = load_config(args.config, options)
-    for key, stays in overruled(cfg, options).items() if os.environ.get('RANK', '0') == '0' else ():
-        print(f'note: --cfg-options {key} does not reach the stage that has its own: {stays}', file=sys.stderr)
+    if os.environ.get('RANK', '0') == '0':
+        for key, stays in overruled(cfg, options).items():
+            print(f'note: --cfg-options {key} does not reach the stage that has its own: {stays}', file=sys.stderr)
     settings = key_values('--data-options', args.data_options)
     if args.data:
         if not Path(args.data).is_dir():

@@ -12,6 +12,7 @@ fields add stages to those:
 
 import copy
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
@@ -56,19 +57,24 @@ def overruled(cfg: Config, options: dict) -> dict[str, str]:
     >>> cfg = Config(dict(stages=dict(first=dict(train_cfg=dict(max_epochs=9)), second={})))
     >>> overruled(cfg, {'train_cfg.max_epochs': 3, 'load_from': 'x'})
     {'train_cfg.max_epochs': 'stages.first.train_cfg.max_epochs=9'}
+    >>> overruled(Config(dict(stages=dict(first=dict(load_from=None)))), {'load_from': 'x'})
+    {'load_from': 'stages.first.load_from=None'}
     """
-    found = {}
     stages = cfg.get('stages')
-    for key, value in options.items():
-        for name, node in stages.items() if isinstance(stages, dict) else ():
-            for part in key.split('.'):
-                if not isinstance(node, dict) or part not in node:
-                    break
-                node = node[part]
-            else:
-                if node != value and not isinstance(node, dict):
-                    found[key] = f'stages.{name}.{key}={node}'
+    found = {}
+    for name, delta in stages.items() if isinstance(stages, dict) else ():
+        for key, value in options.items():
+            own = _field(delta, key)
+            if own not in (..., value) and not isinstance(own, dict):
+                found[key] = f'stages.{name}.{key}={own}'
     return found
+
+
+def _field(settings: dict | None, key: str) -> Any:
+    """What is there under a dotted key; an ellipsis where nothing is."""
+    for part in key.split('.'):
+        settings = settings.get(part, ...) if isinstance(settings, dict) else ...
+    return settings
 
 
 def _forget_deletions(cfg: dict) -> None:
