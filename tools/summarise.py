@@ -1,7 +1,8 @@
 """Summarise the results.csv of one or more studies: means with intervals, paired differences, a picture.
 
-Example:
+Examples:
     python tools/summarise.py work_dirs/study/results.csv --split val --where seed=0,1 --compare head guided
+    python tools/summarise.py short.csv long.csv --by-table --compare "short guided" "long guided"
 """
 
 import argparse
@@ -29,6 +30,7 @@ def main() -> None:
         metavar='A',
         help='add "A or B": of each fold and seed the one that is better on validation data',
     )
+    parser.add_argument('--by-table', action='store_true', help='tell runs apart by the name of their table')
     parser.add_argument('--out', type=Path, help='where to write, without suffix (default: summary beside the table)')
     args = parser.parse_args()
 
@@ -40,9 +42,10 @@ def main() -> None:
         found = read_table(path)
         if not found or 'stage' not in found[0] or 'seed' not in found[0]:
             raise UsageError(f'{path}: not the results.csv of a study')
-        if rows and varied_in(found[0]) != varied_in(rows[0]):
+        if rows and varied_in(found[0]) != [name for name in varied_in(rows[0]) if name != 'table']:
             raise UsageError(f'{path}: varies other fields than {args.tables[0]}')
-        rows += found
+        name = path.resolve().parent.name if path.stem == 'results' else path.stem
+        rows += [dict(table=name) | row for row in found] if args.by_table else found
     rows = choose(rows, cli.value_lists('--where', args.where))
     results = Counter((*(row[name] for name in varied_in(row)), row['seed'], row['fold'], row['stage']) for row in rows)
     if twice := [result for result, count in results.items() if count > 1]:

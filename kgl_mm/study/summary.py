@@ -22,6 +22,7 @@ from .table import PIXELS, varied_in
 MEANS = ('AP', 'AUROC', 'macro_AP', 'accuracy', *PIXELS)
 COUNTS = ('FP', 'FN')
 POSITIVES = 'data.num_positives'
+SPOKEN = ('table', 'variant')  # their values speak for themselves
 PART = '_part'  # in the name of a part of stage 1, of a cross-fitted run
 FEW_PAIRS = 10
 """With fewer, an interval drawn from the pairs says less than it seems to."""
@@ -61,7 +62,7 @@ def groups_of(rows: list[dict]) -> list[Group]:
         common = {name: shared[0][i] for i, name in enumerate(names) if len({s[i] for s in shared}) == 1}
         # a stage that all settings of a field share is not told apart by it, nor are groups by what all rows share
         told = {name: value for name, value in common.items() if name in varying}
-        label = ' '.join([value if name == 'variant' else f'{_short(name)}={value}' for name, value in told.items()])
+        label = ' '.join([value if name in SPOKEN else f'{_short(name)}={value}' for name, value in told.items()])
         words = [label, stage if len(stages) > 1 and (stage != stages[-1] or not label) else '']
         groups.append(Group(' '.join(filter(None, words)) or stage, common, found[shared[0]], folds, stage))
         sharing.append(', '.join(' '.join(s[i] for i, name in enumerate(names) if name in varying) for s in shared))

@@ -109,6 +109,20 @@ def test_a_failed_run_is_a_row(tool, run_here, config, tmp_path):
     assert (status, 'in several of the tables' in said) == (2, True)
 
 
+def test_tables_of_the_same_runs_are_told_apart(run_here, tmp_path):
+    for name, values in {'short': (0.5, 0.7), 'study/results': (0.75, 0.75)}.items():
+        rows = [f'head,{seed},0,stage2,done,{ap},1,{name}{seed}' for seed, ap in enumerate(values)]
+        (tmp_path / f'{name}.csv').parent.mkdir(exist_ok=True)
+        (tmp_path / f'{name}.csv').write_text(
+            '\n'.join(['variant,seed,fold,stage,status,test_AP,seconds,key', *rows, ''])
+        )
+    words = ('short.csv', 'study/results.csv', '--compare', 'short', 'study')
+    assert run_here('summarise.py', *words, '--by-table')[0] == 0
+    said = (tmp_path / 'summary.md').read_text()
+    assert '| study - short | AP | 2 | +0.150 (+0.050 to +0.250) | 2 |' in said
+    assert run_here('summarise.py', *words)[0] == 2
+
+
 def test_rows_of_another_config_are_in_no_mean(tool, config, tmp_path):
     words = (config, '--work-dir', 'study', '--folds', 0, '--set', 'variant=plain')
     tool('cross_validate.py', *words)
