@@ -12,7 +12,7 @@ train_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     dataset=dict(split='train'),
-    sampler=dict(type='kgl_mm.BalancedSampler'),
+    sampler=dict(type='kgl_mm.BalancedSampler', at_least=32),  # few defects are seen more often, not for fewer steps
 )
 test_dataloader = dict(
     batch_size=4,
