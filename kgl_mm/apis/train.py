@@ -10,6 +10,7 @@ from kgl_mm.engine.config import without_validation
 from kgl_mm.engine.distributed import process_group
 from kgl_mm.engine.run import put_aside, run_stages
 from kgl_mm.engine.stages import latest_checkpoint, stages_of, writer
+from kgl_mm.engine.work_dir import first_is_better
 from kgl_mm.errors import UsageError
 from kgl_mm.evaluation.thresholds import origin
 from kgl_mm.files import alone_in, read_json, write_atomically, write_json
@@ -83,6 +84,8 @@ def summary(metrics: dict, work_dir: Path) -> str:
             elif 'mAP_50' in found:
                 what = f'{found["num_boxes"]} boxes in {found["num_images"]} images'
                 lines.append(f'{stage} {split} mAP@.5 {found["mAP_50"]:.3f}, mAP@.5:.95 {found["mAP"]:.3f}, {what}')
+    if better := first_is_better(metrics):
+        lines.append(f'{better} To inspect with it, name its directory in {work_dir}.')
     found = (path for pattern in ('*', '*/*', f'*/*/{SHEET}') for path in sorted(work_dir.glob(pattern)))
     written = [path for path in found if _is_result(path)]
     return '\n'.join([*lines, 'written:', *(f'  {path}' for path in written)])

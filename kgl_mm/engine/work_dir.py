@@ -34,6 +34,26 @@ def find_run(target: str | Path | Config, checkpoint: str | Path | None = None) 
     return load_config(found[-1]), path
 
 
+def first_is_better(metrics: dict[str, dict]) -> str:
+    """A sentence where validation data find the first stage better than all that came after it, else nothing.
+
+    Args:
+        metrics: what ``metrics.json`` holds.
+
+    >>> first_is_better({'stage1': {'val': {'AP': 0.95}}, 'stage2': {'val': {'AP': 0.8}}})
+    'On validation data stage1 is better (AP 0.950) than what came after it (0.800).'
+    >>> first_is_better({'stage1': {'val': {'AP': 0.8}}, 'stage2': {'val': {'AP': 0.8}}})
+    ''
+    """
+    for name in ('AP', 'macro_AP'):
+        scores = {stage: found['val'][name] for stage, found in metrics.items() if name in found.get('val', {})}
+        first, *later = scores or ['']
+        if later and scores[first] > (most := max(scores[stage] for stage in later)):
+            said = f'On validation data {first} is better ({name} {scores[first]:.3f})'
+            return f'{said} than what came after it ({most:.3f}).'
+    return ''
+
+
 def checkpoint_of(path: Path) -> Path:
     """Of a stage's directory the checkpoint that was tested, else the newest; of a run's that of its last stage."""
     if not path.exists():

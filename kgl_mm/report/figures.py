@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kgl_mm.engine.work_dir import first_is_better
 from kgl_mm.evaluation.functional import (
     auroc,
     average_precision,
@@ -38,7 +39,9 @@ def metrics_section(run: Run) -> str:
         text += page.note(f'Calibrated: the threshold was {origin}.')
     if not all(found.get('threshold_calibrated') for found in used):
         text += page.note('Not calibrated: no threshold was chosen on validation data, and 0.5 is a guess.')
-    if run.best:
+    if better := first_is_better(metrics):
+        text += page.note(better)
+    elif run.best:
         text += page.note(f'On validation data the best is {run.best}.')
     untested = [stage.name for stage in run.stages if not stage.metrics]
     if untested:

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from kgl_mm.apis.train import summary
 from kgl_mm.report import report, try_report, write_report
 from kgl_mm.report.report import short_names
 
@@ -196,3 +197,15 @@ def test_names_are_as_short_as_they_tell_apart():
     assert short_names(['/d/a/1.png', '/d/b/1.png']) == {'/d/a/1.png': 'a/1.png', '/d/b/1.png': 'b/1.png'}
     assert short_names(['/d/a/1.png']) == {'/d/a/1.png': '1.png'}
     assert short_names([]) == {}
+
+
+@pytest.mark.parametrize('later', [0.75, 0.875, 1.0])
+def test_a_first_stage_that_validation_data_prefer_is_named(write_run, later):
+    root = write_run({name: ([0.2, 0.9], [0, 1]) for name in ('stage1', 'stage2_unguided', 'stage2')})
+    metrics = json.loads((root / 'metrics.json').read_text())
+    for splits, score in zip(metrics.values(), (0.875, 0.5, later), strict=True):
+        splits['val'] = splits['test'] | dict(AP=score)
+    (root / 'metrics.json').write_text(json.dumps(metrics))
+    sentence = 'On validation data stage1 is better (AP 0.875) than what came after it (0.750).'
+    assert (sentence in write_report(root).read_text()) == (later == 0.75)
+    assert (sentence in summary(metrics, root)) == (later == 0.75)
