@@ -15,7 +15,7 @@ def main() -> None:
         nargs='?',
         help="a checkpoint, or a stage's directory for its newest one; maps made elsewhere need none",
     )
-    parser.add_argument('--out', metavar='DIR', help='the folder of the store (default: WORK_DIR/priors)')
+    parser.add_argument('--out', metavar='DIR', help='the folder of the store (default: WORK_DIR/STAGE/priors)')
     parser.add_argument(
         '--method',
         help='GradCAM, GradCAMPlusPlus, LayerCAM, FullGrad, PatchMemorySource, DescriptionSource, FolderSource, ...',

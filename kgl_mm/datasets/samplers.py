@@ -12,6 +12,8 @@ from torch.utils.data import Dataset, Sampler
 from kgl_mm.errors import UsageError, check_number
 from kgl_mm.registry import DATA_SAMPLERS
 
+from .seeding import Drawn
+
 
 def _is_defective(dataset: Dataset, index: int) -> bool:
     with suppress(AttributeError, KeyError):
@@ -40,7 +42,7 @@ class BalancedSampler(Sampler):
         seed: The same on all processes; drawn and shared among them if ``None``.
         round_up: Fill the epoch with further good images until ``N`` divides it.
         at_least: Images an epoch; what is above is repeated within one until it has as many, so that a schedule that
-            counts epochs fits any number of defects.
+            counts epochs fits any number of defects. Each time an image is augmented anew.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class BalancedSampler(Sampler):
     def __iter__(self) -> Iterator[int]:
         passes = range(self.epoch * self.passes, (self.epoch + 1) * self.passes)
         turns = islice(self._rotation(), passes.start, None) if len(self.goods) else repeat(self.goods)
-        orders = [self._order(number, goods) for number, goods in zip(passes, turns, strict=False)]
-        return iter(np.concatenate([order[self.rank :: self.world_size] for order in orders]).tolist())
+        orders = [(number, self._order(number, goods)) for number, goods in zip(passes, turns, strict=False)]
+        return iter(
+            [Drawn(i, number) for number, order in orders for i in order[self.rank :: self.world_size].tolist()]
+        )
 
     def __len__(self) -> int:
         return self.passes * len(range(self.rank, self.total_size, self.world_size))

@@ -33,6 +33,17 @@ def seeded(*words: int) -> Iterator[None]:
         set_random_states(states)
 
 
+class Drawn(int):
+    """An index that knows the pass over the images it was drawn in, which may be one of several of an epoch."""
+
+    turn: int | None
+
+    def __new__(cls, index: int, turn: int | None = None) -> 'Drawn':
+        drawn = super().__new__(cls, index)
+        drawn.turn = turn
+        return drawn
+
+
 class SampleSeed:
     """Seed and epoch in shared memory, so that workers that live through many epochs see the present one.
 
@@ -53,11 +64,12 @@ class SampleSeed:
 
     @contextmanager
     def of(self, index: int) -> Iterator[None]:
+        """Seed by seed, epoch and index; by the pass of the index in place of the epoch, where it knows it."""
         seed, epoch = self._words.tolist()
         if seed < 0:
             yield
             return
-        with seeded(seed, epoch, index):
+        with seeded(seed, getattr(index, 'turn', epoch), index):
             yield
 
 

@@ -146,8 +146,8 @@ def test_a_long_epoch_is_several_short_ones(defects, goods, at_least, world_size
         expected = []
         for number in range(epoch * long.passes, (epoch + 1) * long.passes):
             short.set_epoch(number)
-            expected += list(short)
-        assert list(long) == expected
+            expected += [(index, index.turn) for index in short]
+        assert [(index, index.turn) for index in long] == expected
         assert len(long) == len(expected)
 
 

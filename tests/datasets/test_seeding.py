@@ -8,6 +8,7 @@ from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from kgl_mm.datasets import DefectDataset, Sample
+from kgl_mm.datasets.samplers import BalancedSampler
 from kgl_mm.datasets.seeding import seeded, set_epoch
 
 
@@ -64,6 +65,25 @@ def test_seed_epoch_and_index_all_count():
         with seeded(*words):
             seen.add(draw())
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_what_comes_twice_in_an_epoch_is_augmented_twice(draws, workers):
+    """A long epoch draws as the short ones that it is made of."""
+
+    def drawn(epoch, **kwargs):
+        sampler = BalancedSampler(draws, seed=0, **kwargs)
+        sampler.set_epoch(epoch)
+        set_epoch(draws, 7, epoch)
+        return [
+            one
+            for batch in DataLoader(draws, 2, sampler=sampler, collate_fn=list, num_workers=workers)
+            for one in batch
+        ]
+
+    short = [drawn(epoch) for epoch in range(4)]
+    assert len({one for epoch in short for one in epoch}) == 24
+    assert [drawn(epoch, at_least=12) for epoch in range(2)] == [short[0] + short[1], short[2] + short[3]]
 
 
 def test_global_states_are_untouched(draws):

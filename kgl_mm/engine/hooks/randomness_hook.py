@@ -14,7 +14,8 @@ from kgl_mm.registry import HOOKS
 class RandomnessHook(Hook):
     """Makes every random draw of a training a function of the seed and of where it happens.
 
-    Each sample draws from (seed, epoch, index), which the data set does once it is told seed and epoch; the model
+    Each sample draws from (seed, epoch, index), which the data set does once it is told seed and epoch (where a sampler
+    passes several times over the images in an epoch, passes count in its place); the model
     (dropout and the like) from (seed, iteration, rank). So the number of workers, persistent workers, a cache and a
     resume change nothing, and the number of processes nothing but rounding and dropout. A loop that counts iterations
     has no epochs to tell, so its samples draw from the global state, as they do without this hook.
