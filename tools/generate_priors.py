@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument(
         'checkpoint',
         nargs='?',
-        help="a checkpoint, or a stage's directory for its newest one; maps made elsewhere need none",
+        help="a checkpoint, or a stage's directory for the one that was tested; maps made elsewhere need none",
     )
     parser.add_argument('--out', metavar='DIR', help='the folder of the store (default: WORK_DIR/STAGE/priors)')
     parser.add_argument(

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='where to write, without suffix (default: summary beside the table)')
     args = parser.parse_args()
 
-    from kgl_mm.study.report import choose, report
+    from kgl_mm.study.report import choose, refuse_mixed, report
     from kgl_mm.study.table import read_table, varied_in
 
     rows = []
@@ -50,6 +50,7 @@ def main() -> None:
     results = Counter((*(row[name] for name in varied_in(row)), row['seed'], row['fold'], row['stage']) for row in rows)
     if twice := [result for result, count in results.items() if count > 1]:
         raise UsageError(f'{" ".join(filter(None, twice[0]))}, and {len(twice)} in all, are in several of the tables')
+    refuse_mixed(rows)
     print(report(rows, args.out or args.tables[0].with_name('summary'), args.compare, args.split, args.better))
 
 

@@ -10,7 +10,7 @@ from kgl_mm.apis import cli
 
 def main() -> None:
     parser = cli.parser(__doc__)
-    parser.add_argument('checkpoint', help="a checkpoint, or a stage's directory for its newest one")
+    parser.add_argument('checkpoint', help="a checkpoint, or a stage's directory for the one that was tested")
     args = parser.parse_args()
     cfg = cli.configure(args)
 

@@ -108,15 +108,17 @@ def _resume_from(cfg: Config, checkpoint: Path) -> None:
         raise UsageError(f'--resume {checkpoint}: not a checkpoint of this run, whose are in {places}')
     root = Path(cfg.work_dir)
     later = names[names.index(folder.name) + 1 :]
-    state = read_json(root / 'state.json')
+    old = read_json(root / 'state.json')
+    stages = {name: done for name, done in old.get('stages', {}).items() if name not in later}
+    if folder.name in stages:
+        stages[folder.name] = {key: value for key, value in stages[folder.name].items() if key != 'done'}
+    write_json(
+        root / 'state.json', dict(stages=stages)
+    )  # first, so that what a kill leaves half moved is known to be old
     # what was made of the weights as they became then is not what they will become now
     made = [root / folder.name / (writer(stages_of(cfg)[folder.name]) or {}).get('out', 'priors'), root / PICTURE]
-    put_aside(root, [*made, *(root / name for name in later)], state)
+    put_aside(root, [*made, *(root / name for name in later)], old)
     write_atomically(folder / 'last_checkpoint', str(checkpoint.resolve()).encode())
-    state.get('stages', {}).get(folder.name, {}).pop('done', None)
-    for name in later:
-        state.get('stages', {}).pop(name, None)
-    write_json(root / 'state.json', state)
 
 
 def _where_to_resume(cfg: Config) -> str:

@@ -89,6 +89,10 @@ def set_data(cfg: Config, **settings: Any) -> None:
         if loader := cfg.get(f'{split}_dataloader'):
             innermost(loader.dataset).update(settings)
     if settings.get('val_fraction') and not cfg.get('val_dataloader'):
+        if not cfg.get('test_dataloader'):
+            raise UsageError(
+                f'val_fraction={settings["val_fraction"]}: this config has no test whose parts it could take'
+            )
         asked = cfg.get('val_evaluator') or {}  # --cfg-options val_evaluator.threshold_aim=...
         cfg.val_dataloader = copy.deepcopy(cfg.test_dataloader)
         innermost(cfg.val_dataloader.dataset).split = 'val'
@@ -103,7 +107,11 @@ def set_data(cfg: Config, **settings: Any) -> None:
 
 def _fit_outputs(cfg: Config) -> None:
     """As many outputs, in every stage, as there are folders of images."""
-    dataset = DATASETS.build(dict(innermost(cfg.train_dataloader.dataset), pipeline=[], cache=None))
+    settings = dict(innermost(cfg.train_dataloader.dataset), pipeline=[], cache=None)
+    try:
+        dataset = DATASETS.build(settings)
+    except TypeError as error:
+        raise UsageError(f'labels=kind: {settings["type"]} has no kinds ({first_line(error)})') from error
     number = len(dataset.metainfo['classes'])
     for part in (cfg, *(cfg.get('stages') or {}).values()):
         head = (part.get('model') or {}).get('head') or {}

@@ -19,6 +19,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.dist import barrier, is_main_process, master_only
+from mmengine.hooks import LoggerHook
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS, HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner
@@ -32,6 +33,7 @@ from kgl_mm.engine.config import config_hash, innermost
 from kgl_mm.engine.hooks.guidance_hook import refuse_what_moves_batches
 from kgl_mm.engine.stages import (
     READER,
+    best_checkpoint,
     candidates_of,
     latest_checkpoint,
     readers,
@@ -92,8 +94,9 @@ def _run(cfg: Config, stages: dict[str, Config], state: dict, root: Path, resume
             barrier()
         if name in candidates_of(cfg):
             rounds.add(name)
-    if len(candidates_of(cfg)) > 1 and only is None:
-        state['best'] = rounds.best
+    done = [name for name in candidates_of(cfg) if _is_done(root, state['stages'].get(name, {}))]
+    if len(candidates_of(cfg)) > 1 and done:
+        state['best'] = _best_of(root, done)
         _write_state(root, state)
 
 
@@ -119,6 +122,14 @@ class Rounds:
             self.best, self._score = name, score
         else:
             self.goes_on = False
+
+
+def _best_of(root: Path, names: list[str]) -> str:
+    """Of the last stages, whenever they were run, the one that validation data prefer."""
+    rounds = Rounds(root)
+    for name in names:
+        rounds.add(name)
+    return rounds.best
 
 
 def _chosen(cfg: Config, stages: dict[str, Config], only: str | None, priors: str | Path | None) -> list[str]:
@@ -338,6 +349,16 @@ def _write_state(root: Path, state: dict) -> None:
     write_json(root / 'state.json', state)
 
 
+def _validate(runner: Runner) -> None:
+    """Without a point in the curves, which are those of the training."""
+    hooks = runner._hooks
+    runner._hooks = [hook for hook in hooks if not isinstance(hook, LoggerHook)]
+    try:
+        runner.val()
+    finally:
+        runner._hooks = hooks
+
+
 def _run_stage(root: Path, name: str, cfg: Config, resume: bool) -> dict:
     folder = root / name
     cfg.work_dir = str(folder)
@@ -348,11 +369,13 @@ def _run_stage(root: Path, name: str, cfg: Config, resume: bool) -> dict:
     runner = build_runner(cfg)
     runner.train()
     barrier()
-    best = runner.message_hub.runtime_info.get('best_ckpt')
-    tested = folder / Path(best).name if best else latest_checkpoint(folder)
+    best = best_checkpoint(runner)
+    tested = best or latest_checkpoint(folder)
     if tested is None:
         raise UsageError(f'{folder}: no checkpoint was written; let default_hooks.checkpoint save the last epoch')
     runner.load_checkpoint(str(tested))
+    if best and cfg.get('val_dataloader'):
+        _validate(runner)  # so that what is written of validation is of this one, not of the last epoch
     if cfg.get('test_dataloader'):
         runner.test()
     if is_main_process():

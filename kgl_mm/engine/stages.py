@@ -16,9 +16,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from mmengine.runner import Runner
 
 from kgl_mm.engine.config import innermost
 from kgl_mm.errors import UsageError, first_line
+from kgl_mm.files import read_json
 
 WRITER = 'kgl_mm.PriorGenerationHook'
 READER = 'kgl_mm.LoadPrior'
@@ -40,6 +42,7 @@ def stages_of(cfg: Config) -> dict[str, Config]:
         merged.merge_from_dict(copy.deepcopy(dict(delta or {})))
         _forget_deletions(merged)
         configs[name] = merged
+        _refuse_one_layer_twice(name, merged)
     configs = _with_parts(configs, cfg.get('crossfit', 0))
     if cfg.get('unguided'):
         last = list(configs)[-1]
@@ -154,11 +157,34 @@ def latest_checkpoint(stage_dir: Path) -> Path | None:
     return max(found, key=lambda path: int(path.stem[6:]), default=None)
 
 
+def best_checkpoint(runner: Runner) -> Path | None:
+    """The best one that a training keeps (by the first of several metrics), wherever its directory is now."""
+    known = runner.message_hub.runtime_info
+    best = next((path for key, path in known.items() if key.startswith('best_ckpt') and path), None)
+    for path in (Path(runner.work_dir, Path(best).name), Path(best)) if best else ():
+        if path.is_file():
+            return path
+    return None
+
+
+def finished(root: Path) -> dict[str, Path]:
+    """The checkpoint that was tested, of each stage of a run that is done."""
+    stages = read_json(root / 'state.json').get('stages', {})
+    paths = {name: root / done['checkpoint'] for name, done in stages.items() if done.get('done')}
+    return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def stage_checkpoint(stage_dir: Path) -> Path | None:
+    """Of a stage's directory the checkpoint that was tested, else the newest."""
+    newest = latest_checkpoint(stage_dir)
+    return newest and finished(stage_dir.absolute().parent).get(stage_dir.absolute().name, newest)
+
+
 def find_checkpoint(cfg: Config, checkpoint: str | Path) -> tuple[Path, str, Config]:
-    """A checkpoint, or the newest one of a stage's directory, with the name and the config of its stage."""
+    """A checkpoint, or that of a stage's directory, with the name and the config of its stage."""
     path = Path(checkpoint)
     if path.is_dir():
-        path = latest_checkpoint(path) or path / 'epoch_*.pth'
+        path = stage_checkpoint(path) or path / 'epoch_*.pth'
     if not path.is_file():
         raise UsageError(f'{path}: no such checkpoint')
     stages = stages_of(cfg)
@@ -177,6 +203,13 @@ def refuse_empty_parts(stages: dict[str, Config]) -> None:
                 DATASETS.build(settings).load_data_list()  # which looks at all of them
         except (KeyError, TypeError) as error:
             raise UsageError(f'crossfit: {settings["type"]} cannot leave a part out ({first_line(error)})') from error
+
+
+def _refuse_one_layer_twice(name: str, cfg: Config) -> None:
+    written = [(hook.get('out', 'priors'), hook.get('layer', 'evidence')) for hook in writers(cfg)]
+    if twice := {place for place in written if written.count(place) > 1}:
+        out, layer = min(twice)
+        raise UsageError(f'{name}: several PriorGenerationHooks write {layer!r} into {out}; give each its own layer')
 
 
 def _check_given(name: str, cfg: Config) -> None:
@@ -256,7 +289,8 @@ def _with_rounds(configs: dict[str, Config], rounds: int) -> dict[str, Config]:
 def _without_guidance(name: str, cfg: Config) -> Config:
     """A stage with everything that a guided one has, but for what it would learn from priors."""
     head = cfg.model.get('head') or {}
-    if not readers(cfg) or head.get('type') != 'kgl_mm.KnowledgeInjectionHead':
+    guided = any(step.get('type') == READER for step in _pipeline(cfg, 'train'))
+    if not guided or head.get('type') != 'kgl_mm.KnowledgeInjectionHead':
         raise UsageError(f'unguided=True: {name} has no KnowledgeInjectionHead that priors guide')
     cfg = copy.deepcopy(cfg)
     loss = dict(head.get('loss') or dict(type='kgl_mm.KnowledgeGuidedLoss'), seg_weight=0)

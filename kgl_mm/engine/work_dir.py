@@ -5,7 +5,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from kgl_mm.engine.config import load_config
-from kgl_mm.engine.stages import find_checkpoint, latest_checkpoint, stores_read
+from kgl_mm.engine.stages import find_checkpoint, finished, latest_checkpoint, stage_checkpoint, stores_read
 from kgl_mm.errors import UsageError
 from kgl_mm.files import read_json
 
@@ -60,9 +60,9 @@ def checkpoint_of(path: Path) -> Path:
         raise UsageError(f'{path}: no such {"checkpoint" if path.suffix else "work directory"}')
     if path.is_file():
         return path
-    if newest := latest_checkpoint(path):
-        return _finished(path.parent).get(path.name, newest)
-    found = _finished(path)
+    if tested := stage_checkpoint(path):
+        return tested
+    found = finished(path)
     if not found:
         folders = (folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith('previous-'))
         found = {folder.name: newest for folder in folders if (newest := latest_checkpoint(folder))}
@@ -74,12 +74,6 @@ def checkpoint_of(path: Path) -> Path:
     read = {name for checkpoint in found.values() for name in _read_by(checkpoint.parent)}
     left = [checkpoint for name, checkpoint in found.items() if name not in read]
     return max(left or found.values(), key=lambda checkpoint: (checkpoint.stat().st_mtime, checkpoint))
-
-
-def _finished(root: Path) -> dict[str, Path]:
-    stages = read_json(root / 'state.json').get('stages', {})
-    paths = {name: root / done['checkpoint'] for name, done in stages.items() if done.get('done')}
-    return {name: path for name, path in paths.items() if path.is_file()}
 
 
 def _read_by(folder: Path) -> set[str]:

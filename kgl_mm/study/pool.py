@@ -11,7 +11,7 @@ from kgl_mm.files import read_json
 from .plan import Task
 from .work import perform
 
-OUT_OF_MEMORY = 'OutOfMemoryError'
+OUT_OF_MEMORY = 'out of memory'  # of CUDA, wherever it is raised
 
 
 class Pool:
@@ -79,7 +79,7 @@ class Pool:
                 error = f'its process was killed (signal {-process.exitcode})'
             elif process.exitcode:
                 error = error or f'its process ended with status {process.exitcode}'
-            if OUT_OF_MEMORY in error and task.key in self._crowded:
+            if OUT_OF_MEMORY in error.lower() and task.key in self._crowded:
                 self.jobs = max(1, min(self.jobs, len(self._running)))
                 self._crowded.remove(task.key)
                 again.append(task)

@@ -1,5 +1,7 @@
 """The summary of a table, as text, file and picture."""
 
+import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from kgl_mm.files import write_atomically
 from .plot import draw
 from .summary import (
     better,
+    called,
     compare,
     groups_of,
     markdown,
@@ -18,6 +21,7 @@ from .summary import (
     with_or_without,
     write_summary,
 )
+from .table import varied_in
 
 
 def report(
@@ -41,14 +45,40 @@ def report(
     metric = metric_of(groups, split)
     chosen, notes = with_or_without(groups, metric)
     groups += [better(groups, labels, metric) for labels in choices] + chosen
+    for label in itertools.chain(*pairs):
+        called(label, groups, '--compare')
     lines = summarise(groups, split)
     write_summary(lines, out.with_suffix('.csv'))
-    differences = [compare(groups, *pair, metric, split) for pair in pairs] + steps(groups, metric, split)
+    differences = []
+    for pair in pairs:
+        try:
+            differences.append(compare(groups, *pair, metric, split))
+        except UsageError as error:  # all runs of one have failed, say
+            notes.append(f'{error}.')
+    differences += steps(groups, metric, split)
     text = markdown(lines, differences, notes)
     write_atomically(out.with_suffix('.md'), text.encode())
     if any(metric in line for line in lines):
         write_atomically(out.with_suffix('.png'), draw(groups, metric, split))
     return text
+
+
+def refuse_mixed(rows: list[dict]) -> None:
+    """No mean is of several configs, or of other data; rows of old tables tell less of theirs, and fit a longer one.
+
+    Raises:
+        UsageError: names one that would be.
+    """
+    found = defaultdict(set)
+    for row in rows:
+        found[(*(row[name] for name in varied_in(row)), row['stage'])].add(row.get('config', ''))
+    for group, configs in found.items():
+        longest = max(configs, key=len)
+        if not all(map(longest.startswith, configs)):
+            raise UsageError(
+                f'{" ".join(filter(None, group))}: there are rows of several configs, or of other data '
+                f'({", ".join(sorted(configs))}); choose those of one by --where config={longest}'
+            )
 
 
 def choose(rows: list[dict], where: dict[str, list]) -> list[dict]:

@@ -20,7 +20,7 @@ from kgl_mm.engine.checkpoint_io import use_safe_loading
 from kgl_mm.engine.run import draw_parts, rehearse
 from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
-from kgl_mm.files import read_json
+from kgl_mm.files import alone_in, read_json
 
 from .plan import Cell, Origin, Task, base_hash, cells_of, config_of, origins, tasks_of
 from .pool import Pool, visible_gpus
@@ -100,6 +100,11 @@ class Study:
 
     def run(self, jobs: int | None = None) -> None:
         """Do what is left, several runs side by side, and write each result as it comes."""
+        with alone_in(self.root):
+            self.table = Table(self.table.path, self.table.varied, self.config)  # another process may have added to it
+            self._run(jobs)
+
+    def _run(self, jobs: int | None) -> None:
         use_safe_loading()
         self._rehearse()
         tasks = self.tasks()

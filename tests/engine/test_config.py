@@ -50,6 +50,14 @@ def test_settings_of_the_data_reach_all_splits_and_a_validation_part_makes_a_loo
     assert cfg.val_dataloader is None
 
 
+def test_settings_that_a_data_set_or_a_config_has_no_use_for_are_said(cfg):
+    with pytest.raises(UsageError, match=r'labels=kind: kgl_mm.KolektorSDD has no kinds \(.*labels'):
+        set_data(cfg, labels='kind')
+    without_test = load_config('agssp/agbp_demo.py')
+    with pytest.raises(UsageError, match=r'val_fraction=0.2: this config has no test'):
+        set_data(without_test, val_fraction=0.2)
+
+
 def test_an_aim_of_the_command_line_is_that_of_the_validation_part():
     cfg = load_config('vgg16_ksdd.py', {'val_evaluator.threshold_aim': 'misses=0.02'})
     set_data(cfg, val_fraction=0.25)

@@ -13,6 +13,7 @@ from kgl_mm.engine.stages import (
     stages_of,
     stores_for,
     writer,
+    writers,
 )
 from kgl_mm.errors import UsageError
 from kgl_mm.files import write_json
@@ -110,6 +111,8 @@ def test_the_last_stage_without_guidance_is_a_candidate(guided, plain):
     assert not writer(stages['stage2_unguided'])
     for name in ('stage2_unguided', 'stage2'):
         assert stores_for(name, stages, Path('run')) == [Path('run/stage1/priors')]
+    guided.rounds, guided.train_dataloader.dataset.pipeline[3].store = 1, 'maps'  # made elsewhere
+    assert 'stage2_unguided' in stages_of(guided)
     plain.unguided = True
     with pytest.raises(UsageError, match='unguided=True: stage1 has no KnowledgeInjectionHead'):
         stages_of(plain)
@@ -154,6 +157,15 @@ def test_more_parts_than_images_can_fill_are_refused_before_any_training(tmp_pat
     guided.train_dataloader.dataset = dict(type='CustomDataset', data_root=str(tmp_path / 'drawn'))
     with pytest.raises(UsageError, match='crossfit: CustomDataset cannot leave a part out'):
         refuse_empty_parts(stages_of(guided))
+
+
+def test_two_hooks_that_would_write_one_layer_are_refused_before_any_training(guided):
+    hook = writer(stages_of(guided)['stage1'])
+    guided.stages.stage1.custom_hooks = [hook, dict(hook, layer='other')]
+    assert len(writers(stages_of(guided)['stage1'])) == 2
+    guided.stages.stage1.custom_hooks = [hook, dict(hook, method=dict(type='kgl_mm.GradCAM'))]
+    with pytest.raises(UsageError, match="stage1: several PriorGenerationHooks write 'evidence' into priors"):
+        stages_of(guided)
 
 
 def test_a_layer_that_nobody_writes_is_said(guided):

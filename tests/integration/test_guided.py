@@ -205,6 +205,10 @@ def test_validation_data_choose_between_guidance_and_none(run_here, write_guided
     best = max(scores, key=scores.get)
     assert json.loads((tmp_path / 'a/state.json').read_text())['best'] == best
     assert checkpoint_of(tmp_path / 'a').parent.name == best
+    other = 'stage2' if best == 'stage2_unguided' else 'stage2_unguided'
+    status, said = run_here('train.py', config, '--work-dir', 'a', *data, 'unguided=True', '--resume', '--stage', other)
+    assert not status, said
+    assert checkpoint_of(tmp_path / 'a').parent.name == best
     words = 'stage1 is better' if found['stage1']['val']['AP'] > scores[best] else f'the best is {best}.'
     assert f'On validation data {words}' in (tmp_path / 'a/report.html').read_text()
 

@@ -49,6 +49,22 @@ def test_bfloat16_and_best_checkpoint(tool, write_config, tmp_path):
     )
 
 
+def test_what_is_written_of_validation_is_of_the_checkpoint_that_was_tested(tool, write_config, tmp_path):
+    config = write_config(extra="default_hooks = dict(checkpoint=dict(save_best='AP', rule='greater'))\n")
+    data = ['--data-options', 'val_fraction=0.3']
+    tool('train.py', config, '--work-dir', 'a', *data)
+    (scalars,) = (tmp_path / 'a/stage1').glob('*/vis_data/scalars.json')
+    rows = list(map(json.loads, scalars.read_text().splitlines()))
+    chosen = [row['chosen_threshold'] for row in rows if 'chosen_threshold' in row]
+    assert len(chosen) == 3  # the curve has the epochs alone
+    assert (tmp_path / 'a/stage1/best_AP_epoch_1.pth').exists()  # all have an AP of 1
+    metrics = json.loads((tmp_path / 'a/metrics.json').read_text())['stage1']
+    assert metrics['val']['chosen_threshold'] == pytest.approx(chosen[0]) != pytest.approx(chosen[-1])
+    assert metrics['test']['threshold'] == metrics['val']['chosen_threshold']
+    tool('test.py', config, 'a/stage1', '--work-dir', 'b', *data)  # of the directory it is the same one
+    assert json.loads((tmp_path / 'b/metrics.json').read_text())['stage1']['test'] == metrics['test']
+
+
 def test_stages_run_in_order_and_only_what_is_missing_is_done(tool, write_config, tmp_path):
     stages = 'stages = dict(stage1=dict(train_cfg=dict(max_epochs=1)), stage2=dict())\n'
     config = write_config(extra=stages)

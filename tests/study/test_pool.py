@@ -85,7 +85,7 @@ def test_where_memory_does_not_do_fewer_run_and_it_is_tried_again(pool, tmp_path
         full = len(list(tmp_path.glob('*/running'))) > 2
         time.sleep(0.3)
         (folder / 'running').unlink()
-        return 'OutOfMemoryError: CUDA out of memory' if full else ''
+        return 'tiny.py: CUDA out of memory. Tried to allocate 2 GiB' if full else ''
 
     assert set(pool(3, **dict.fromkeys('abcd', work)).values()) == {''}
 

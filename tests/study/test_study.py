@@ -1,4 +1,6 @@
 import csv
+import multiprocessing
+import time
 
 import cv2
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 
 from kgl_mm.engine.config import load_config, set_data
 from kgl_mm.errors import UsageError
+from kgl_mm.files import alone_in
 from kgl_mm.study.study import Study
 
 
@@ -49,6 +52,30 @@ def test_of_what_is_partly_done_the_rest_is_rehearsed(study, monkeypatch):
     monkeypatch.setattr(plan, '_is_known', lambda cell, *_: cell.seed == 0)
     plan._rehearse()
     assert seen == [1]
+
+
+def test_one_study_at_a_time_in_a_folder_and_none_loses_the_rows_of_another(study, monkeypatch):
+    plan = study('vgg16_folder.py', seeds=[0])
+    holder = multiprocessing.get_context('fork').Process(target=_hold, args=(plan.root,))
+    holder.start()
+    try:
+        while not (plan.root / 'held').exists():
+            time.sleep(0.01)
+        with pytest.raises(UsageError, match=f'process {holder.pid} is at work in it'):
+            plan.run()
+    finally:
+        holder.terminate()
+        holder.join()
+    enter(study('vgg16_folder.py', seeds=[1]))  # by another process, since this one was planned
+    monkeypatch.setattr(plan, 'tasks', lambda: [])
+    plan.run()
+    assert [row['seed'] for row in plan.table.sorted()] == ['1']
+
+
+def _hold(folder):
+    with alone_in(folder):
+        (folder / 'held').touch()
+        time.sleep(60)
 
 
 def test_rows_of_other_options_of_a_stage_are_in_no_mean(study):

@@ -12,7 +12,7 @@ from torch import nn
 
 from kgl_mm.datasets.binding import refuse_several_sizes, refuse_what_does_not_stack
 from kgl_mm.engine.checkpoint_io import load_from_file
-from kgl_mm.engine.stages import latest_checkpoint
+from kgl_mm.engine.stages import best_checkpoint, latest_checkpoint
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.priors.generation import as_tested, check_settings, generate
 from kgl_mm.priors.sources import PriorSource, SaliencySource
@@ -99,7 +99,7 @@ class PriorGenerationHook(Hook):
         model = get_ori_model(runner.model)
         dataset = self._dataset(runner)
         kept = copy.deepcopy(model.state_dict())
-        path = _checkpoint(runner)
+        path = best_checkpoint(runner) or latest_checkpoint(Path(runner.work_dir))
         runner.logger.info(f'Writing priors by {path or "the weights as they are"}')
         try:
             if path:
@@ -181,13 +181,3 @@ def test_pipeline(cfg) -> list:
         if loader and 'pipeline' in loader:
             return list(loader['pipeline'])
     raise UsageError('priors: there is no pipeline of a test to look at the images with; pass pipeline=[...]')
-
-
-def _checkpoint(runner) -> Path | None:
-    """The best one (by the first of several metrics), as it is named or in the work directory; else the last one."""
-    known = runner.message_hub.runtime_info
-    best = next((known[key] for key in sorted(known) if key.startswith('best_ckpt') and known[key]), None)
-    for path in (Path(best), Path(runner.work_dir, Path(best).name)) if best else ():
-        if path.is_file():
-            return path
-    return latest_checkpoint(Path(runner.work_dir))

@@ -2,6 +2,7 @@ from pathlib import Path
 
 from mmengine.dist import all_reduce_params, is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
 from kgl_mm.engine.checkpoint_io import histories_from_plain, to_plain
 from kgl_mm.registry import HOOKS
@@ -12,9 +13,9 @@ class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, such that a kill at any moment loses nothing and mixes nothing.
 
     A checkpoint is written to a temporary file, synced and renamed; then the pointer ``last_checkpoint``; what is
-    outdated is deleted last. Files hold plain types and tensors only. An epoch that is followed by validation is
-    saved after it, so that the threshold chosen there travels with the weights it belongs to. Buffers, such as the
-    statistics of batch norm, are averaged over all processes before.
+    outdated is deleted last. Files hold plain types and tensors only. Where validation follows an epoch (or iteration,
+    if they are what is counted), the checkpoint is saved after it, so that the threshold chosen there travels with the
+    weights it belongs to. Buffers, such as the statistics of batch norm, are averaged over all processes before.
 
     Args:
         **kwargs: as for ``CheckpointHook``, except ``backend_args``.
@@ -28,19 +29,30 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, **kwargs) -> None:
         super().__init__(backend_args=dict(backend='kgl_atomic'), **kwargs)
+        self._is_training = False  # a validation may stand alone
 
     def before_train(self, runner) -> None:
         if not runner._resume:
             runner.message_hub.runtime_info.pop('threshold', None)
         super().before_train(runner)
+        self._is_training = True
         if is_main_process():
             for left in Path(self.out_dir).glob('.*.tmp'):  # by a kill in the middle of a write
                 left.unlink()
 
     def after_train_epoch(self, runner) -> None:
-        if not self._validation_follows(runner):
+        if self.by_epoch and not self._validation_follows(runner, runner.epoch + 1):
             runner.message_hub.runtime_info.pop('threshold', None)
             super().after_train_epoch(runner)
+
+    def after_train_iter(self, runner, *args, **kwargs) -> None:
+        if not self.by_epoch and not self._validation_follows(runner, runner.iter + 1):
+            runner.message_hub.runtime_info.pop('threshold', None)
+            super().after_train_iter(runner, *args, **kwargs)
+
+    def after_train(self, runner) -> None:
+        super().after_train(runner)
+        self._is_training = False
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         metrics = metrics or {}
@@ -48,6 +60,8 @@ class SafeCheckpointHook(CheckpointHook):
             aim = next(metric.aim for metric in runner.val_evaluator.metrics if getattr(metric, 'aim', None))
             threshold = dict(value=metrics['chosen_threshold'], aim=aim, calibrated=True)
             runner.message_hub.update_info('threshold', threshold)
+        if not self._is_training:
+            return
         if self.save_best and 'auto' not in self.key_indicators:
             missing = [key for key in self.key_indicators if key not in metrics]
             if missing:
@@ -55,15 +69,16 @@ class SafeCheckpointHook(CheckpointHook):
                 metrics = {}
         if metrics:
             super().after_val_epoch(runner, metrics)
-        if not self.by_epoch or not _is_training(runner):
+        if not self._counts_as(runner.train_loop):
             return
-        done = runner.epoch  # the loop has counted this epoch already
+        # the loop has counted this epoch or iteration already
+        done, last = (runner.epoch, runner.max_epochs) if self.by_epoch else (runner.iter, runner.max_iters)
         due = done >= self.save_begin and self.interval > 0 and (done - self.save_begin) % self.interval == 0
         path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(done))
         saved = self.last_ckpt == path  # together with the best one
-        if not saved and (due or (self.save_last and done == runner.max_epochs)):
-            runner.logger.info(f'Saving checkpoint at {done} epochs')
-            self._save_checkpoint_with_step(runner, done, dict(epoch=done, iter=runner.iter))
+        if not saved and (due or (self.save_last and done == last)):
+            runner.logger.info(f'Saving checkpoint at {done} {"epochs" if self.by_epoch else "iterations"}')
+            self._save_checkpoint_with_step(runner, done, dict(epoch=runner.epoch, iter=runner.iter))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         for key in set(checkpoint) - {'state_dict'}:
@@ -79,14 +94,16 @@ class SafeCheckpointHook(CheckpointHook):
         if threshold:
             runner.message_hub.update_info('threshold', threshold)
 
-    def _validation_follows(self, runner) -> bool:
+    def _counts_as(self, loop: BaseLoop) -> bool:
+        return isinstance(loop, EpochBasedTrainLoop if self.by_epoch else IterBasedTrainLoop)
+
+    def _validation_follows(self, runner, done: int) -> bool:
         loop = runner.train_loop
-        done = runner.epoch + 1
         return (
-            self.by_epoch
+            self._counts_as(loop)
             and runner.val_loop is not None
             and done >= loop.val_begin
-            and (done % loop.val_interval == 0 or done == runner.max_epochs)
+            and (done % loop.val_interval == 0 or done == (loop.max_epochs if self.by_epoch else loop.max_iters))
         )
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
@@ -122,8 +139,3 @@ class SafeCheckpointHook(CheckpointHook):
                 path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
                 if self.file_backend.isfile(path):
                     self.file_backend.remove(path)
-
-
-def _is_training(runner) -> bool:
-    """Whether the validation that just ended belongs to a training, not to ``runner.val()`` alone."""
-    return runner._train_loop is not None and not isinstance(runner._train_loop, dict) and runner.train_loop.epoch > 0

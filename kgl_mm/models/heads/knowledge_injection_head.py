@@ -235,11 +235,16 @@ def _targets(data_samples: list, feats: tuple, seg: torch.Tensor) -> tuple[torch
     taught = [sample for sample in data_samples if 'prior_mask' in sample]
     if not taught:
         return torch.zeros_like(seg), seg.new_zeros(len(seg))
-    nothing = DataSample(prior_mask=torch.zeros_like(taught[0].prior_mask))
-    masks = _stacked([sample if 'prior_mask' in sample else nothing for sample in data_samples], 'prior_mask', feats)
+    targets = [sample if 'prior_mask' in sample else _untaught(sample, taught[0]) for sample in data_samples]
+    masks = _stacked(targets, 'prior_mask', feats)
     trust = [float(s.get('prior_trust', 1.0)) if 'prior_mask' in s else 0.0 for s in data_samples]
     # a cell is marked where anything in it is, so that a thin defect does not vanish
     return F.adaptive_max_pool2d(masks, seg.shape[2:]), torch.tensor(trust).to(seg.device, non_blocking=True)
+
+
+def _untaught(sample: DataSample, other: DataSample) -> DataSample:
+    """A target that says nothing, at the size of the image where its prior tells, else at that of another's target."""
+    return DataSample(prior_mask=torch.zeros_like(sample.get('prior', other.prior_mask)))
 
 
 def _stacked(data_samples: list, name: str, feats: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -7,6 +7,7 @@ from torch import nn
 
 from kgl_mm.errors import UsageError
 from kgl_mm.models import KnowledgeInjectionHead
+from kgl_mm.models.heads.knowledge_injection_head import _targets
 
 SIZE = (32, 48)
 
@@ -193,6 +194,13 @@ def test_images_that_the_preprocessor_pads_keep_their_places(head, feats, sample
     model.loss(feats, samples)
     assert not seen[0][0, 4:].any()
     assert seen[0][0, :4].any()
+
+
+def test_a_target_keeps_its_place_beside_a_larger_image_that_has_none(head, feats, samples):
+    for sample in samples[:3]:  # of half the height: below it there is padding
+        sample.prior, sample.prior_mask = sample.prior[:, :16], sample.prior_mask[:, :16]
+    masks, _ = _targets(samples, feats, torch.zeros(4, 1, 8, 12))
+    assert masks[2].nonzero()[:, 1:].unique(dim=0).tolist() == [[1, 2], [2, 2]]  # rows 7 and 8, at a stride of 4
 
 
 def test_three_classes_and_any_backbone_with_a_neck_that_keeps_maps():
