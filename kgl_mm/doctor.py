@@ -47,8 +47,9 @@ def owners(package: str) -> set[str]:
     if spec is None or spec.origin is None:
         return set()
     origin = Path(spec.origin).resolve()
-    named = {d for d in distributions() if d.metadata['Name'].lower().removeprefix('onedl-').split('-')[0] == package}
-    return {d.metadata['Name'].lower() for d in named if _holds(d, package, origin)}
+    names = {d: (d.metadata['Name'] or '').lower() for d in distributions()}  # of a pip that was killed there is none
+    named = {d: name for d, name in names.items() if name.removeprefix('onedl-').split('-')[0] == package}
+    return {name for d, name in named.items() if _holds(d, package, origin)}
 
 
 def family() -> Literal['onedl', 'openmmlab', 'mixed'] | None:

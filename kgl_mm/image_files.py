@@ -13,6 +13,7 @@ HIDDEN = ('.', '@eaDir', '__MACOSX')
 _JPEG, _JPEG_END = b'\xff\xd8\xff', b'\xff\xd9'
 _PNG, _PNG_END = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR', b'IEND\xaeB`\x82'
 _BMP_INFO = b'(\0\0\0'
+MOST_PIXELS = 2**28
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 
 
@@ -56,11 +57,14 @@ def _any_size(file: FileIO, tail: bytes) -> tuple[int, int]:
     except ModuleNotFoundError:
         return _decoded_size(file)
     file.seek(0)
+    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # which is lower than what a line camera takes
     try:
         opened = Image.open(file)
-    except Image.DecompressionBombError as error:
-        raise ValueError from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = most
     with opened as image:
+        if image.size[0] * image.size[1] > MOST_PIXELS:
+            raise ValueError
         # Only a decoder can tell a cut file from one with a camera's own data behind it, or with a wrong length in it.
         looks_cut = dict(JPEG=not tail.endswith(_JPEG_END), BMP=_bmp_length(file) > file.seek(0, 2))
         if looks_cut.get(image.format) and not _decodes(image):

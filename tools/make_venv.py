@@ -27,7 +27,7 @@ for dist in distributions():
     rows = list(csv.reader((dist.read_text('RECORD') or '').splitlines()))
     sizes = {pathlib.Path(dist.locate_file(name)): int(size or 0) for name, _, size in rows if name[-4:] != '.pyc'}
     if not all(path.exists() and path.stat().st_size >= size for path, size in sizes.items()) or not sizes:
-        print(dist.metadata['Name'] + '==' + dist.version)
+        print('=='.join(dist._path.stem.rsplit('-', 1)))  # its own record of them may be gone too
 """
 
 

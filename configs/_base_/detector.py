@@ -25,7 +25,7 @@ calibrate = [dict(type='kgl_mm.CalibrationHook')]
 # the detector as a first stage, whose maps guide a classifier
 from_good = dict(
     model=dict(_delete_=True, **detector),
-    optim_wrapper=dict(_delete_=True, optimizer=dict(type='Adam', lr=0.001)),
+    optim_wrapper=dict(optimizer=dict(_delete_=True, type='Adam', lr=0.001), clip_grad=None),
     param_scheduler=dict(type='CosineAnnealingLR', convert_to_iter_based=True),
     train_cfg=dict(max_epochs=100),
     custom_hooks=[

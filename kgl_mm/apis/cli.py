@@ -44,6 +44,7 @@ def run(main: Callable[[], None]) -> None:
     keep_freed_memory()
     try:
         main()
+        sys.stdout.flush()
     except UsageError as error:
         rank = os.environ.get('RANK', '0')
         if rank == '0':
@@ -51,6 +52,9 @@ def run(main: Callable[[], None]) -> None:
         elif _work_is_shared():  # the others may not have met it
             print(f'error in process {rank}: {_sentence(error)}', file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # who read what is printed has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing more is said of it at the end
+        sys.exit(141)
     except OSError as error:
         if error.filename is None:
             raise
@@ -172,8 +176,10 @@ def _value(text: str) -> Any:
 
     if quoted := re.fullmatch(r'([\'"])([^\'"]*)\1', text):
         return quoted[2]
+    if text.strip()[:1] in ('[', '('):
+        text = re.sub(r'\s*([][(),])\s*', r'\1', text)
     try:
-        return spaced(DictAction._parse_iterable(re.sub(r'\s*([][(),])\s*', r'\1', text).strip().replace(' ', '\0')))
+        return spaced(DictAction._parse_iterable(text.strip().replace(' ', '\0')))
     except (AssertionError, RecursionError):
         raise UsageError(f'{text}: not understood; of a dict give each field as KEY.FIELD=VALUE') from None
 

@@ -13,7 +13,7 @@ from kgl_mm.datasets.binding import bind_priors
 from kgl_mm.datasets.masks import decode, read_mask
 from kgl_mm.engine.hooks.prior_generation_hook import build_method
 from kgl_mm.engine.loading import hook_settings, load_dataset, load_model
-from kgl_mm.engine.stages import stages_of
+from kgl_mm.engine.stages import ALONE, stages_of
 from kgl_mm.evaluation.functional import average_precision, precision_recall
 from kgl_mm.files import read_json, write_atomically
 from kgl_mm.saliency.base import resize
@@ -32,7 +32,8 @@ def compare_stages(cfg: Config) -> Path | None:
     names = [name for name, table in tables.items() if table and 'score' in table[0]]
     if len(names) < 2:
         return None
-    names = [names[0], state.get('best') or names[-1]]
+    best = state.get('best')
+    names = [names[0], best if best in names[1:] else names[-1]]
     before, after = ({row['img_path']: row for row in tables[name]} for name in names)
     paths = [path for path in before if path in after]
     labels = np.array([int(before[path]['label']) for path in paths]) != 0
@@ -47,15 +48,30 @@ def compare_stages(cfg: Config) -> Path | None:
         dataset = load_dataset(stages[name], 'test')
         for loader in bind_priors(dataset):  # emptied as in the training
             loader.muted = state['stages'][name].get('trust', 1) == 0
-        index = next(i for i in range(len(dataset)) if dataset.get_data_info(i)['img_path'] == paths[shown])
+        there = {dataset.get_data_info(i)['img_path']: i for i in range(len(dataset))}
+        if (index := there.get(paths[shown])) is None:  # the data have moved since
+            return None
         mask = dataset.get_data_info(index).get('mask_path')
         maps.append(_map(stages[name], root / state['stages'][name]['checkpoint'], dataset[index]))
     curves = [(*precision_recall(o, labels), average_precision(o, labels)) for o in odds]
     picture = draw_comparison(
-        decode(paths[shown]), maps, read_mask(mask) if mask else None, scores, labels, shown, curves
+        decode(paths[shown]),
+        maps,
+        read_mask(mask) if mask else None,
+        scores,
+        labels,
+        shown,
+        curves,
+        [_called(name, stages[name]) for name in names],
     )
     write_atomically(root / PICTURE, picture)
     return root / PICTURE
+
+
+def _called(name: str, stage: Config) -> str:
+    if name.endswith(ALONE):
+        return 'unguided'
+    return 'guided' if stage.model.get('head', {}).get('type') == 'kgl_mm.KnowledgeInjectionHead' else name
 
 
 def _map(stage: Config, checkpoint: Path, data: dict) -> np.ndarray:
@@ -76,5 +92,5 @@ def _map(stage: Config, checkpoint: Path, data: dict) -> np.ndarray:
 def _table(path: Path) -> list[dict]:
     if not path.is_file():
         return []
-    with path.open(newline='') as file:
+    with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
         return list(csv.DictReader(file))

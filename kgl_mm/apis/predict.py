@@ -53,7 +53,10 @@ def predict(
             labels[result.label] += 1
             row(_row(result))
             if prints:
-                print(f'{_printable(result.name)}: {result}')
+                try:
+                    print(f'{_printable(result.name)}: {result}', flush=True)
+                except BrokenPipeError:  # who reads has left; what is written goes on
+                    prints = False
             if out:
                 try:
                     result.save(_place(Path(out), result.name, used))

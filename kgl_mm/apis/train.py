@@ -51,7 +51,8 @@ def train(
             with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
                 compare_stages(cfg)
             try_report(cfg.work_dir)
-            print(summary(metrics, Path(cfg.work_dir)))
+            in_order = {name: metrics[name] for name in stages_of(cfg) if name in metrics}
+            print(summary(in_order, Path(cfg.work_dir)))
     return metrics
 
 
@@ -84,7 +85,7 @@ def summary(metrics: dict, work_dir: Path) -> str:
             elif 'mAP_50' in found:
                 what = f'{found["num_boxes"]} boxes in {found["num_images"]} images'
                 lines.append(f'{stage} {split} mAP@.5 {found["mAP_50"]:.3f}, mAP@.5:.95 {found["mAP"]:.3f}, {what}')
-    if better := first_is_better(metrics):
+    if better := first_is_better(metrics, read_json(work_dir / 'state.json').get('best')):
         lines.append(f'{better} To inspect with it, name its directory in {work_dir}.')
     found = (path for pattern in ('*', '*/*', f'*/*/{SHEET}') for path in sorted(work_dir.glob(pattern)))
     written = [path for path in found if _is_result(path)]

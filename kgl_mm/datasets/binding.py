@@ -140,7 +140,12 @@ def _check(loader: LoadPrior, infos: list[dict]) -> None:
 
 def _check_image(store: PriorStore, key: str, layer: str, path: str) -> None:
     entry = store.entry(key, layer)
-    if entry.get('image', '') and not entry.get('edited') and entry['image'] != hash_of(path):
+    if entry.get('image', '') and entry['image'] != hash_of(path):
+        if entry.get('edited'):
+            raise UsageError(
+                f'{store.root}: the map {key!r} was painted over another image than {path}: revert it '
+                '(tools/serve.py --priors), write the priors again, and paint it anew'
+            )
         raise UsageError(
             f'{store.root}: the map {key!r} was made of another image than {path}: it is the store of another data '
             'set, or the image has changed since; write the priors again'

@@ -15,7 +15,7 @@ from .checks import some, twins
 from .defect_dataset import SPLITS, naming_broken_files
 from .seeding import SampleSeed
 from .splits import cut_by_unit, nested_order
-from .transforms.moving import GEOMETRIC, MIXED, SEVERAL
+from .transforms.moving import GEOMETRIC, MIXED, SEVERAL, innermost_of, name_of
 
 MOVE_BOXES = {'Pad', 'RandomChoiceResize', 'RandomFlip', 'RandomResize', 'Resize'}
 """What moves boxes together with their image; all else that moves images does not."""
@@ -94,7 +94,7 @@ class BoxDataset(BaseDataset):
         kwargs.setdefault('test_mode', split != 'train')
         root = str(Path(data_root).expanduser())
         super().__init__(data_root=root, data_prefix=dict(), pipeline=list(pipeline), lazy_init=True, **kwargs)
-        for name in (type(transform).__name__ for transform in self.pipeline.transforms):
+        for name in map(name_of, innermost_of(self.pipeline.transforms)):
             if name in (GEOMETRIC | MIXED | SEVERAL) - MOVE_BOXES:
                 raise UsageError(f'{name} moves the image and not its boxes: use {", ".join(sorted(MOVE_BOXES))}')
         if not lazy_init:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
@@ -242,6 +243,13 @@ class DefectDataset(BaseDataset):
         if faults:
             number = f'{len(faults)} faults: ' if len(faults) > 1 else ''
             raise UsageError(f'{type(self).__name__}: {number}{some(faults)}')
+        if self.split == 'train' and chosen and _is_dark(chosen[0].img_path):
+            print_log(
+                f'Warning: {chosen[0].img_path} uses less than a quarter of its 16 bits: read with 8, few shades are '
+                'left; stretch the images first (12 bits: times 16).',
+                logger='current',
+                level=logging.WARNING,
+            )
         if self.split == 'train' and (groups := twins([s.img_path for s in samples], [s.split for s in samples])):
             examples = some([' = '.join(group) for group in groups], most=3)
             print_log(
@@ -250,6 +258,12 @@ class DefectDataset(BaseDataset):
                 logger='current',
                 level=logging.WARNING,
             )
+
+
+def _is_dark(path: str) -> bool:
+    """Whether it is of a camera of 10 to 14 bits whose pixels were put into 16 as they are."""
+    image = decode(path)
+    return image is not None and image.dtype == np.uint16 and int(image.max()) < 2**14
 
 
 @contextmanager

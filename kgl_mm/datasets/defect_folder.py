@@ -102,6 +102,10 @@ class DefectFolder(DefectDataset):
             if not kinds:
                 raise UsageError(f'{part}: holds no folders; {self.MISSING}')
             there = ', '.join(kinds)
+            if part.name in SPLITS and part.name != 'train' and part != Path(self.data_root):
+                raise UsageError(
+                    f'{part}: no folder {self.good!r} but {there}; where there are no good parts, an empty one'
+                )
             raise UsageError(f"{part}: no folder {self.good!r} but {there}; name the good one, such as good='ok'")
         return kinds
 
@@ -131,6 +135,13 @@ class DefectFolder(DefectDataset):
             for place in (f'{part}/{MASKS}/{inside}', f'{MASKS}/{inside}'):
                 if place in there:
                     found.setdefault(path, there[place])
+        owners = {}
+        for path, mask in found.items():
+            if owners.setdefault(mask, path) != path:
+                where = f'{MASKS}/ of each part' if given else 'folders of their own, or give the images other names'
+                raise UsageError(
+                    f'{root}: {owners[mask]} and {path} would both get the mask {mask}; put masks into {where}'
+                )
         if orphans := sorted(set(there.values()) - set(found.values())):
             print_log(
                 f'Warning: {len(orphans)} masks belong to no defective image: {some(orphans, most=3)}.',

@@ -1,5 +1,6 @@
 """A sampler that shows a network as many good images as defective ones."""
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import suppress
@@ -7,6 +8,7 @@ from itertools import islice, repeat
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.logging import print_log
 from torch.utils.data import Dataset, Sampler
 
 from kgl_mm.errors import UsageError, check_number
@@ -62,6 +64,14 @@ class BalancedSampler(Sampler):
 
         defective = np.fromiter((_is_defective(dataset, i) for i in range(len(dataset))), bool, len(dataset))
         self.defects, self.goods = np.flatnonzero(defective), np.flatnonzero(~defective)
+        classes = getattr(dataset, 'metainfo', {}).get('classes')
+        if classes and len(classes) > 2 and classes[0] != 'good':
+            print_log(
+                f'Warning: BalancedSampler takes class 0, {classes[0]!r}, for the good one, and shows as many of it as '
+                'of all others; where it is a kind of defect, use DefaultSampler.',
+                logger='current',
+                level=logging.WARNING,
+            )
         if not len(self.defects):
             raise UsageError(
                 f'All {len(dataset)} images of {type(dataset).__name__} are good, so BalancedSampler has nothing to '

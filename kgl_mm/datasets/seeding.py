@@ -34,7 +34,11 @@ def seeded(*words: int) -> Iterator[None]:
 
 
 class Drawn(int):
-    """An index that knows the pass over the images it was drawn in, which may be one of several of an epoch."""
+    """An index that knows the pass over the images it was drawn in, which may be one of several of an epoch.
+
+    It still does where a wrapper counts from another image on, or in rounds (``ConcatDataset``, ``RepeatDataset``); one
+    that looks indices up in a table (``Subset``, ``ClassBalancedDataset``) forgets it, and repeats are augmented alike.
+    """
 
     turn: int | None
 
@@ -42,6 +46,12 @@ class Drawn(int):
         drawn = super().__new__(cls, index)
         drawn.turn = turn
         return drawn
+
+    def __sub__(self, other: int) -> 'Drawn':
+        return Drawn(int(self) - other, self.turn)
+
+    def __mod__(self, other: int) -> 'Drawn':
+        return Drawn(int(self) % other, self.turn)
 
 
 class SampleSeed:

@@ -9,7 +9,7 @@ statistics of brightness cannot tell good from bad.
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -41,7 +41,11 @@ class SurfaceSettings:
 
     def __post_init__(self):
         for name in ('num_train', 'num_val', 'num_test', 'size'):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            pair = getattr(self, name)
+            if not isinstance(pair, Sequence) or len(pair) != 2:
+                what = '(height, width)' if name == 'size' else '(good, defective)'
+                raise UsageError(f'SyntheticSurface: {name}={pair!r} is no pair {what}.')
+            object.__setattr__(self, name, tuple(pair))
         if not 0 <= self.difficulty <= 1:
             raise UsageError(f'SyntheticSurface: difficulty is {self.difficulty}, choose a number from 0 to 1.')
         if min(self.size) < 64:

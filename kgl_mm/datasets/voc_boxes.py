@@ -3,7 +3,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from kgl_mm.errors import UsageError, check_choice
-from kgl_mm.image_files import find_images
+from kgl_mm.image_files import HIDDEN, find_images
 from kgl_mm.registry import DATASETS
 
 from .box_dataset import BoxDataset, Boxed
@@ -40,8 +40,13 @@ class VocBoxes(BoxDataset):
 
     def find_boxes(self) -> list[Boxed]:
         folder, annotations = self._folder(IMAGES), self._folder(ANNOTATIONS)
-        images = {Path(path).relative_to(folder).with_suffix('').as_posix(): path for path in find_images(folder)}
-        files = {path.relative_to(annotations).with_suffix('').as_posix(): path for path in annotations.rglob('*.xml')}
+        images = {}
+        for path in find_images(folder):
+            name = Path(path).relative_to(folder).with_suffix('').as_posix()
+            if images.setdefault(name, path) != path:
+                raise UsageError(f'{images[name]} and {path}: two images of one name; give one of them another')
+        visible = (path for path in annotations.rglob('*.xml') if not path.name.startswith(HIDDEN))
+        files = {path.relative_to(annotations).with_suffix('').as_posix(): path for path in visible}
         if orphans := sorted(files.keys() - images.keys()):
             number = f'{len(orphans)} files of annotations' if len(orphans) > 1 else 'a file of annotations'
             raise UsageError(f'{folder}: no image for {number} ({some([f"{name}.xml" for name in orphans], most=3)})')
@@ -70,7 +75,7 @@ class VocBoxes(BoxDataset):
         splits = {}
         for split in SPLITS:
             file = Path(self.data_root, 'ImageSets', 'Main', f'{split}.txt')
-            lines = file.read_text().splitlines() if file.is_file() else []
+            lines = file.read_text(encoding='utf-8-sig').splitlines() if file.is_file() else []
             names = [name for line in lines if (name := line.strip())]
             if unknown := [name for name in names if name not in images]:
                 raise UsageError(f'{file}: there is no image of {len(unknown)} of its names ({some(unknown, most=3)})')

@@ -1,17 +1,40 @@
 """Checkpoints as plain types and tensors, loaded without running what is in them."""
 
+import copy
 import os
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
 
+from kgl_mm.engine.stages import best_checkpoint, latest_checkpoint
 from kgl_mm.errors import UsageError, first_line
+
+
+@contextmanager
+def tested_weights(runner: Runner, model: nn.Module) -> Iterator[Path | None]:
+    """A model that was trained, with the weights of the checkpoint that will be tested; afterwards it is as it was.
+
+    Those are of the best checkpoint where one is kept, else of the last one, else the model's own.
+    """
+    kept = copy.deepcopy(model.state_dict())
+    path = best_checkpoint(runner) or latest_checkpoint(Path(runner.work_dir))
+    try:
+        if path:
+            model.load_state_dict(load_from_file(str(path), map_location='cpu')['state_dict'])
+        yield path
+    finally:
+        model.load_state_dict(kept)
+
 
 _HISTORY = ('log_history', 'count_history', 'max_length')
 

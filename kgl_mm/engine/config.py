@@ -59,14 +59,18 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, IndexError, AssertionError) as error:
             raise UsageError(f'--cfg-options {" ".join(options)}: {first_line(error)}') from error
-    # weights of a file, laid over random ones, keep nothing of how those were drawn
+    keep_weights_of_files_alone(cfg)
+    if 'model' not in cfg:
+        raise UsageError(f'{path}: not the config of a training, since it has no model')
+    return cfg
+
+
+def keep_weights_of_files_alone(cfg: Config) -> None:
+    """Weights of a file, laid over random ones, keep nothing of how those were drawn."""
     for part in _dicts(cfg._cfg_dict):
         if part.get('type') == 'Pretrained':
             for key in part.keys() - _PRETRAINED:
                 del part[key]
-    if 'model' not in cfg:
-        raise UsageError(f'{path}: not the config of a training, since it has no model')
-    return cfg
 
 
 def _dicts(value: Any) -> Iterator[dict]:

@@ -41,6 +41,7 @@ from kgl_mm.engine.stages import (
     rounds_of,
     stages_of,
     stores_for,
+    warnings_of,
 )
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.files import LOCK, alone_in, read_json, write_json
@@ -225,6 +226,8 @@ def _compare_classes(model: nn.Module, dataset: Dataset, part: str) -> None:
 
 def rehearse(cfg: Config) -> None:
     """Build what a stage is made of, as far as it needs no priors, so that what is wrong shows before any training."""
+    for sentence in warnings_of(cfg):
+        print_log(f'Warning: {sentence}.', logger='current', level=logging.WARNING)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')), _naming_the_config(cfg):
         settings = dict(cfg.model)
         if cfg.get('data_preprocessor'):

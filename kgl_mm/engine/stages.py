@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
-from kgl_mm.engine.config import innermost
+from kgl_mm.engine.config import innermost, keep_weights_of_files_alone
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.files import read_json
 
@@ -41,6 +41,7 @@ def stages_of(cfg: Config) -> dict[str, Config]:
             merged.pop(field, None)
         merged.merge_from_dict(copy.deepcopy(dict(delta or {})))
         _forget_deletions(merged)
+        keep_weights_of_files_alone(merged)
         configs[name] = merged
         _refuse_one_layer_twice(name, merged)
     configs = _with_parts(configs, cfg.get('crossfit', 0))
@@ -73,10 +74,13 @@ def overruled(cfg: Config, options: dict) -> dict[str, str]:
     return found
 
 
-def _field(settings: dict | None, key: str) -> Any:
-    """What is there under a dotted key; an ellipsis where nothing is."""
+def _field(settings: Any, key: str) -> Any:
+    """What is there under a dotted key, numbers being places in a list; an ellipsis where nothing is."""
     for part in key.split('.'):
-        settings = settings.get(part, ...) if isinstance(settings, dict) else ...
+        if isinstance(settings, list | tuple) and part.isdigit():
+            settings = settings[int(part)] if int(part) < len(settings) else ...
+        else:
+            settings = settings.get(part, ...) if isinstance(settings, dict) else ...
     return settings
 
 
@@ -123,13 +127,40 @@ def writers(cfg: Config) -> list[dict]:
 
 
 def _hooks(cfg: Config, kind: str) -> list[dict]:
+    return [hook for hook in _all_hooks(cfg) if hook.get('type') == kind]
+
+
+def _all_hooks(cfg: Config) -> list[dict]:
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
-    return [hook for hook in hooks if hook and hook.get('type') == kind]
+    return [hook for hook in hooks if isinstance(hook, dict)]
 
 
 def writer(cfg: Config) -> dict | None:
     """The first of them, where there is any."""
     return next(iter(writers(cfg)), None)
+
+
+def warnings_of(cfg: Config) -> list[str]:
+    """What a config that inherits another one may have lost or left behind without meaning to."""
+    found = []
+    model = cfg.get('model') or {}
+    guided = (model.get('head') or {}).get('type') == 'kgl_mm.KnowledgeInjectionHead'
+    needed = dict(
+        GuidanceHook=guided and any(step.get('type') == READER for step in _pipeline(cfg, 'train')),
+        CalibrationHook='TeacherStudentDetector' in str(model.get('type')),
+    )
+    hooks = [str(hook.get('type')) for hook in _all_hooks(cfg)]
+    for name in (name for name, is_needed in needed.items() if is_needed):
+        if not any(name in hook for hook in hooks):
+            found.append(f'there is no kgl_mm.{name}: in a list of your own, custom_hooks=[*_base_.custom_hooks, ...]')
+    sizes = {
+        split: [step['scale'] for step in _pipeline(cfg, split) if step.get('type') in ('Resize', 'kgl_mm.Resize')]
+        for split in ('train', 'test')
+    }
+    if all(len(scales) == 1 for scales in sizes.values()) and sizes['train'] != sizes['test']:
+        (seen,), (tested,) = sizes.values()
+        found.append(f'images are {seen} in training and {tested} in the test; a stage may have a pipeline of its own')
+    return found
 
 
 def stores_for(name: str, stages: dict[str, Config], root: Path) -> list[Path]:

@@ -34,11 +34,12 @@ def find_run(target: str | Path | Config, checkpoint: str | Path | None = None) 
     return load_config(found[-1]), path
 
 
-def first_is_better(metrics: dict[str, dict]) -> str:
+def first_is_better(metrics: dict[str, dict], best: str | None = None) -> str:
     """A sentence where validation data find the first stage better than all that came after it, else nothing.
 
     Args:
-        metrics: what ``metrics.json`` holds.
+        metrics: what ``metrics.json`` holds, in the order of the stages.
+        best: the stage that a run chose of its last ones; it needs no other advice.
 
     >>> first_is_better({'stage1': {'val': {'AP': 0.95}}, 'stage2': {'val': {'AP': 0.8}}})
     'On validation data stage1 is better (AP 0.950) than what came after it (0.800).'
@@ -48,7 +49,7 @@ def first_is_better(metrics: dict[str, dict]) -> str:
     for name in ('AP', 'macro_AP'):
         scores = {stage: found['val'][name] for stage, found in metrics.items() if name in found.get('val', {})}
         first, *later = scores or ['']
-        if later and scores[first] > (most := max(scores[stage] for stage in later)):
+        if later and first != best and scores[first] > (most := max(scores[stage] for stage in later)):
             said = f'On validation data {first} is better ({name} {scores[first]:.3f})'
             return f'{said} than what came after it ({most:.3f}).'
     return ''

@@ -26,7 +26,7 @@ class DefectMetric(BaseMetric):
     The threshold is a probability of defect. Training stores the chosen one in the message hub as
     ``threshold=dict(value, aim, calibrated)``, the aim in words; without it 0.5 is used and ``threshold_calibrated`` is
     0. ``miss_rate_high`` is the share of new defective parts that may be missed at it, with 95 % certainty, judged by
-    how many of these were.
+    how many of these were; with less where these very images chose it for the best F1 or by prices.
 
     Where predictions carry a map in [0, 1] (``pred_map``, 1 x H x W, as that of a detector) and data samples a ``mask``
     of that size: ``pixel_AUROC``, ``pixel_AP`` over all pixels, and ``AUPRO``, the mean overlap with the regions of the
@@ -168,9 +168,11 @@ class DefectMetric(BaseMetric):
             )
             return at_threshold
         if chosen:
+            by_misses = 'misses' in thresholds.read_aim(self.threshold_aim)
+            certainty = '95 % certainty' if by_misses else 'less than 95 % certainty'
             print_log(
                 f'threshold {stored["value"]:.3f} for {self.aim}: {at_threshold["FN"]} of {defects} missed, so of new '
-                f'defects up to {at_threshold["miss_rate_high"]:.0%} may be (with 95 % certainty); '
+                f'defects up to {at_threshold["miss_rate_high"]:.0%} may be (with {certainty}); '
                 f'{at_threshold["FP"]} of {len(labels) - defects} good ones rejected',
                 logger='current',
             )

@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 
 from kgl_mm.errors import UsageError
-from kgl_mm.image_files import find_images, image_size
+from kgl_mm.image_files import MOST_PIXELS, find_images, image_size
 
-MOST_PIXELS = 2**28
 MOST_BYTES = 2**30
 MOST_PER_BYTE = 10_000
 """What has more pixels, more bytes, or more pixels for a byte is refused before it is read, since a header that lies
@@ -69,10 +68,14 @@ def _each(images: Any) -> Iterator[tuple[Path | np.ndarray | Source, Path | None
         yield from ((Path(name), path) for name in found)
     elif isinstance(images, Iterable) and not isinstance(images, bytes | dict):
         known = images if isinstance(images, list | tuple) else ()
-        several = sum(isinstance(image, str | Path) and Path(image).is_dir() for image in known) > 1
+        folders = [
+            Path(image).resolve().name for image in known if isinstance(image, str | Path) and Path(image).is_dir()
+        ]
         for image in images:
             for found, root in _each(image):
-                yield found, root.parent if root and several else root  # the names of folders tell images apart
+                if root and len(folders) > 1:  # the names of folders tell images apart, else their paths as given
+                    root = root.parent if len({*folders}) == len(folders) else None
+                yield found, root
     else:
         raise UsageError(f'{type(images).__name__} is no image: give a path, a folder, an array or several of these')
 

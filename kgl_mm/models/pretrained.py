@@ -1,3 +1,4 @@
+import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
@@ -32,13 +33,16 @@ def _check(network: nn.Module, settings: dict, name: str) -> None:
     if not settings.get('checkpoint'):
         raise UsageError(f'{name}.init_cfg: Pretrained needs a checkpoint')
     path, prefix, part = settings['checkpoint'], settings.get('prefix') or '', name.rpartition('.')[2]
+    if prefix and not prefix.endswith('.'):  # as mmengine reads it
+        prefix += '.'
     try:
         saved = CheckpointLoader.load_checkpoint(path, 'cpu')
         saved = saved.get('state_dict', saved)
     except (OSError, RuntimeError, AssertionError, ValueError, AttributeError) as error:
         raise UsageError(f'{name}.init_cfg: {path} cannot be loaded ({first_line(error)})') from error
     wanted = {name: value.shape for name, value in network.state_dict().items() if value.ndim}
-    found = {name.removeprefix(prefix): x.shape for name, x in saved.items() if name.startswith(prefix)}
+    weights = {name: x for name, x in saved.items() if isinstance(x, torch.Tensor)}
+    found = {name.removeprefix(prefix): x.shape for name, x in weights.items() if name.startswith(prefix)}
     if prefix and not found:
         raise UsageError(f'{name}.init_cfg: {path} cannot be loaded (nothing in it begins with {prefix})')
     if lacking := [name for name, shape in wanted.items() if found.get(name) != shape]:

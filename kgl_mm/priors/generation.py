@@ -249,7 +249,7 @@ def _state(store: PriorStore, layer: str, key: str, path: str, source: str) -> s
     except UsageError:
         return 'damaged'
     if entry.get('edited'):
-        return 'edited'
+        return 'edited' if entry.get('image', '') in ('', hash_of(path)) else 'outdated'
     if entry.get('source') != source:
         return 'foreign'
     return 'there' if entry.get('image') == hash_of(path) else 'changed'
@@ -259,6 +259,7 @@ def _say_what_is_there(store: PriorStore, states: Counter) -> None:
     sentences = dict(
         there='are there already',
         edited='were edited by hand and stay as they are',
+        outdated='were painted over images that have changed since, and stay until they are reverted',
         changed='belong to images that have changed since, and are made anew',
         foreign='were made by something else, and are made anew',
         damaged='are damaged and are made anew',

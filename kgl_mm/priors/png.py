@@ -49,8 +49,8 @@ def resize(map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if map.shape == (height, width):
         return map
     interpolation = cv2.INTER_AREA if height * width < map.size else cv2.INTER_LINEAR
-    # OpenCV's rounding goes above the maximum, so that a map in [0, 1] would leave it.
-    return np.minimum(cv2.resize(map, (width, height), interpolation=interpolation), map.max())
+    # OpenCV's rounding goes beyond: a map in [0, 1] would leave it, one that is white all over would not be.
+    return np.clip(cv2.resize(map, (width, height), interpolation=interpolation), map.min(), map.max())
 
 
 def quantize(map: np.ndarray, bits: int) -> tuple[np.ndarray, float]:

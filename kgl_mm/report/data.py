@@ -96,7 +96,7 @@ def read_scores(path: Path) -> Scores | None:
     """What ``RecordHook`` wrote of each image; None where it wrote nothing."""
     if not path.is_file():
         return None
-    with path.open(newline='') as file:
+    with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
         rows = list(csv.DictReader(file))
     if not rows:
         return None

@@ -32,14 +32,15 @@ def metrics_section(run: Run) -> str:
     if any('miss_rate_high' in found for found in every):
         text += page.note(
             'Share of defects missed: the most that it may be on new parts, with 95 % certainty, as far as these '
-            'images say. The fewer defective ones there are, the less is certain.'
+            'images say; more where they chose the threshold for another aim than the share of misses. The '
+            'fewer defective ones there are, the less is certain.'
         )
     used = [found for found in every if 'threshold' in found]
     for origin in dict.fromkeys(page.origin_of(found) for found in used if found.get('threshold_calibrated')):
         text += page.note(f'Calibrated: the threshold was {origin}.')
     if not all(found.get('threshold_calibrated') for found in used):
         text += page.note('Not calibrated: no threshold was chosen on validation data, and 0.5 is a guess.')
-    if better := first_is_better(metrics):
+    if better := first_is_better(metrics, run.best):
         text += page.note(better)
     elif run.best:
         text += page.note(f'On validation data the best is {run.best}.')

@@ -21,7 +21,7 @@ def draw_comparison(
     labels: np.ndarray,
     shown: int,
     curves: Sequence[tuple[np.ndarray, np.ndarray, float]],
-    names: Sequence[str] = ('stage 1', 'guided'),
+    names: Sequence[str] = ('stage1', 'guided'),
 ) -> bytes:
     """Six parts as a PNG file; the first of each pair is before, the second after.
 
@@ -46,7 +46,7 @@ def draw_comparison(
     verdicts = [f'{name}: score {score[shown]:.3f}' for name, score in zip(names, scores, strict=True)]
     plot = max(size[0], 420), max(size[1], 220)
     above = [
-        captioned(image, 'test image that guidance helped most', HEAD),
+        captioned(image, 'test image that gained most', HEAD),
         captioned(truth, 'true defect' if mask is not None else 'no mask', HEAD),
         captioned(
             _scores(scores, labels, shown, names, plot), f'{len(labels)} test images: good, defective, this one', HEAD

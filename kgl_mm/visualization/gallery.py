@@ -38,5 +38,6 @@ def draw_gallery(table: list[dict], masks: dict[str, str | None], threshold: flo
 def _tile(row: dict, mask_path: str | None, colour: tuple) -> np.ndarray:
     tile = to_tile(read(row['img_path'], cv2.IMREAD_COLOR))
     if mask_path:
-        outline(tile, read(mask_path, cv2.IMREAD_GRAYSCALE), TRUTH)
+        mask = read(mask_path, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)  # in 8 bits, 16 would lose small numbers
+        outline(tile, np.atleast_3d(mask).max(2), TRUTH)
     return captioned(tile, f'{row["score"]:.3f}', colour)

@@ -37,6 +37,13 @@ def test_an_interrupt_is_one_wherever_it_comes(capsys):
     assert capsys.readouterr().err == '\ninterrupted: go on with --resume\n\ninterrupted\n'
 
 
+def test_who_reads_may_leave():
+    code = 'from kgl_mm.apis import cli; cli.run(lambda: [print("x" * 99) for _ in range(9999)])'
+    words = f'"{sys.executable}" -c \'{code}\' 2>errors | head -1; echo ${{PIPESTATUS[0]}}; cat errors'
+    done = subprocess.run(['bash', '-c', words.replace('errors', '"$(mktemp -u)"', 0)], capture_output=True, text=True)
+    assert done.stdout.split() == ['x' * 99, '141']
+
+
 def test_another_fault_keeps_its_traceback():
     def main():
         raise SystemError('of another kind')
@@ -50,6 +57,7 @@ def test_words_keep_the_spaces_between_them(words):
     assert cli.key_values('--x', [f'a={words[0]}'])['a'] == words[0]
     assert cli.key_values('--x', [f'a=[{" , ".join(words)}]'])['a'] == words
     assert cli.value_lists('--x', [f'a={words[0]},( {words[-1]} , 2 )'])['a'] == [words[0], (words[-1], 2)]
+    assert cli.key_values('--x', ['a=/my (new) parts/x.csv'])['a'] == '/my (new) parts/x.csv'
 
 
 @given(st.recursive(st.integers() | st.booleans() | st.none(), lambda part: st.lists(part, min_size=1, max_size=3)))

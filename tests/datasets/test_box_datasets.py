@@ -108,6 +108,17 @@ def test_lists_of_images_give_the_parts(two_kinds):
     (lists / 'test.txt').write_text('d01\nd99\n')
     with pytest.raises(UsageError, match=r'no image of 1 of its names \(d99\)'):
         voc(two_kinds)
+    (lists / 'test.txt').write_bytes(b'\xef\xbb\xbfd01\r\nd02\r\n')
+    assert names(voc(two_kinds, split='test')) == ['d01', 'd02']
+
+
+def test_files_that_an_archive_adds_are_left_alone_and_no_image_is_lost(tmp_path):
+    root = write_voc(tmp_path, {'a': [('dent', 4, 5, 9, 15)]})
+    (root / 'ANNOTATIONS/._a.xml').write_bytes(b'junk')
+    assert names(voc(root)) == ['a']
+    (root / 'IMAGES/a.jpg').write_bytes((root / 'IMAGES/a.png').read_bytes())
+    with pytest.raises(UsageError, match=r'a.jpg and .*a.png: two images of one name'):
+        voc(root)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +291,10 @@ def test_what_does_not_move_boxes_is_refused(tmp_path):
     root = write_voc(tmp_path, {'a': [('dent', 4, 5, 9, 15)]})
     with pytest.raises(UsageError, match='RandomResizedCrop moves the image and not its boxes'):
         voc(root, pipeline=[dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', scale=8)])
+    flip = dict(type='torchvision/RandomHorizontalFlip')
+    for hidden in (flip, dict(type='RandomApply', transforms=[dict(type='Rotate', angle=90.0)])):
+        with pytest.raises(UsageError, match=r'(torchvision/RandomHorizontalFlip|Rotate) moves the image'):
+            voc(root, pipeline=[dict(type='LoadImageFromFile'), hidden])
 
 
 def test_the_same_image_in_two_parts_is_warned_of(tmp_path, monkeypatch):

@@ -82,6 +82,12 @@ def test_a_damaged_header_never_ends_in_a_traceback(file):
     assert refused
 
 
+@pytest.mark.filterwarnings('error')
+def test_what_a_line_camera_takes_has_a_size(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.tif'), np.zeros((13000, 14000), np.uint8))
+    assert image_size(tmp_path / 'a.tif') == (14000, 13000)
+
+
 @pytest.mark.parametrize('make', [lambda path: None, lambda path: path.mkdir()], ids=['nothing', 'folder'])
 def test_no_file_at_all(tmp_path, make):
     make(tmp_path / 'a.png')

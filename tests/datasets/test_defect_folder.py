@@ -277,6 +277,25 @@ def test_masks_in_parts_and_of_other_suffixes(fill, load, picture):
     assert found == {'train/dent/train__dent_01.jpg': str(inside), 'test/dent/test__dent_00.jpg': str(beside)}
 
 
+def test_two_images_never_share_a_mask(fill, picture):
+    root = fill(train__good=6, train__dent=6, test__good=2, test__dent=2)
+    for split in ('train', 'test'):
+        picture(root / f'{split}/dent/000.png')
+    picture(root / 'masks/dent/000.png', mark=1)
+    with pytest.raises(UsageError, match=r'dent/000.png and .*/dent/000.png would both get the mask .*of each part'):
+        DefectFolder(str(root))
+
+
+def test_an_empty_folder_stands_for_no_good_parts_in_the_test(fill):
+    root = fill(train__good=6, train__dent=6, test__dent=2)
+    with pytest.raises(
+        UsageError, match="test: no folder 'good' but dent; where there are no good parts, an empty one"
+    ):
+        DefectFolder(str(root))
+    (root / 'test/good').mkdir()
+    assert len(DefectFolder(str(root), split='test')) == 2
+
+
 def test_a_mask_of_another_size(root, picture):
     for i in range(10):
         picture(root / f'masks/scratch/scratch_{i:02d}.png', size=(3, 3), mark=1)

@@ -281,6 +281,15 @@ def test_a_store_of_another_data_set(parts, store, tmp_path, picture):
         dataset_of(parts, store)
 
 
+def test_a_mask_that_was_painted_over_another_image_teaches_nothing(parts, store, picture):
+    painted = PriorStore(store)
+    painted.paint('defect/d0.png', np.ones(painted.entry('defect/d0.png')['size'], bool))
+    dataset_of(parts, store)
+    picture(parts / 'defect/d0.png', mark=1)
+    with pytest.raises(UsageError, match=r"'defect/d0.png' was painted over another image .*: revert it"):
+        dataset_of(parts, store)
+
+
 def test_maps_of_another_size(parts, tmp_path):
     for name, shape, fits in (('half', (6, 4), True), ('square', (12, 12), False)):
         store = PriorStore(tmp_path / name)

@@ -124,6 +124,13 @@ def test_without_round_up_nothing_is_added():
     assert len(set(images)) == 10
 
 
+@pytest.mark.parametrize(('classes', 'number'), [(['good', 'a', 'b'], 0), (['ok', 'not ok'], 0), (['a', 'b', 'c'], 1)])
+def test_where_no_class_is_good_it_is_warned_of(warnings_of, classes, number):
+    dataset = Labelled([0, 1, 2, 0])
+    dataset.metainfo = dict(classes=classes)
+    assert len(warnings_of(lambda: BalancedSampler(dataset))) == number
+
+
 def test_a_fresh_sampler_goes_on_where_the_first_was_stopped():
     dataset = Labelled([1, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0] * 3)
     whole = [epoch_of(samplers(dataset, 2, seed=5), epoch)[1] for epoch in range(6)]

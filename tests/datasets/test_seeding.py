@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from kgl_mm.datasets import DefectDataset, Sample
 from kgl_mm.datasets.samplers import BalancedSampler
-from kgl_mm.datasets.seeding import seeded, set_epoch
+from kgl_mm.datasets.seeding import Drawn, seeded, set_epoch
 
 
 def draw():
@@ -84,6 +84,15 @@ def test_what_comes_twice_in_an_epoch_is_augmented_twice(draws, workers):
     short = [drawn(epoch) for epoch in range(4)]
     assert len({one for epoch in short for one in epoch}) == 24
     assert [drawn(epoch, at_least=12) for epoch in range(2)] == [short[0] + short[1], short[2] + short[3]]
+
+
+@pytest.mark.parametrize('wrap', [lambda data: RepeatDataset(data, 2), lambda data: ConcatDataset([data, data])])
+def test_a_wrapper_that_counts_lets_repeats_be_augmented_anew(draws, wrap):
+    set_epoch(draws, 7, 0)
+    wrapped = wrap(draws)
+    turns = [wrapped[Drawn(9, turn)] for turn in range(3)]
+    assert len({one for drawn in turns for one in drawn}) == 9
+    assert turns == [draws[Drawn(3, turn)] for turn in range(3)]
 
 
 def test_global_states_are_untouched(draws):

@@ -174,6 +174,8 @@ def test_bad_settings():
         SurfaceSettings(difficulty=2)
     with pytest.raises(UsageError, match='size is'):
         SurfaceSettings(size=(32, 128))
+    with pytest.raises(UsageError, match=r'num_train=20 is no pair \(good, defective\)'):
+        SurfaceSettings(num_train=20)
 
 
 def test_every_setting_changes_the_folder_name():

@@ -1,3 +1,4 @@
+import copy
 from types import SimpleNamespace
 
 import cv2
@@ -21,7 +22,12 @@ def runner(tmp_path=None, load_from=None, **settings):
         model = MODELS.build(dict(type='kgl_mm.AnomalyGuidedPretrainer', **settings))
     loader = SimpleNamespace(dataset=SimpleNamespace())
     return SimpleNamespace(
-        model=model, train_dataloader=loader, train_loop=None, _load_from=load_from, work_dir=tmp_path
+        model=model,
+        train_dataloader=loader,
+        train_loop=None,
+        _load_from=load_from,
+        work_dir=tmp_path,
+        message_hub=SimpleNamespace(runtime_info={}),
     )
 
 
@@ -86,3 +92,15 @@ def test_weights_are_there_whatever_happens_to_the_picture(tmp_path):
     weights = torch.load(tmp_path / 'backbone.pth', weights_only=True)
     expected = {f'backbone.{name}': value for name, value in run.model.backbone.state_dict().items()}
     torch.testing.assert_close(weights, expected, rtol=0, atol=0)
+
+
+def test_weights_are_those_of_the_checkpoint_whatever_the_model_was_left_with(tmp_path):
+    """As where a hook averages weights and puts its own back for the checkpoint alone."""
+    run = runner(tmp_path, backbone=dict(type='kgl_mm.SlimVGG'))
+    before = copy.deepcopy(run.model.state_dict())
+    averaged = {name: value + 1 for name, value in before.items()}
+    torch.save(dict(state_dict=averaged), tmp_path / 'epoch_2.pth')
+    BackboneHook().after_train(run)
+    weights = torch.load(tmp_path / 'backbone.pth', weights_only=True)
+    torch.testing.assert_close(weights, {name: averaged[name] for name in weights}, rtol=0, atol=0)
+    torch.testing.assert_close(run.model.state_dict(), before, rtol=0, atol=0)

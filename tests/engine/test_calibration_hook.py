@@ -17,7 +17,8 @@ from kgl_mm.errors import UsageError
         (1, None, range(10)),
         (4, None, [3, 7, 9]),
         (-1, None, [9]),
-        (4, dict(val_begin=6, val_interval=2), [3, 5, 7, 9]),
+        (4, dict(val_begin=6, dynamic_intervals=[2], dynamic_milestones=[0]), [3, 5, 7, 9]),
+        (-1, dict(val_begin=1, dynamic_intervals=[9, 1], dynamic_milestones=[0, 8]), [6, 7, 8, 9]),
     ],
 )
 def test_it_looks_where_something_is_saved_or_validated(interval, val, due):

@@ -1,8 +1,10 @@
-"""Loops that count iterations; those of epochs are resumed and killed in the integration tests."""
+"""Which threshold a checkpoint has; killed and resumed it is in the integration tests."""
 
+import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
@@ -29,12 +31,12 @@ class Line(BaseModel):
 
 
 class Chooses(Hook):
-    """A validation that chooses the iteration itself as threshold."""
+    """A validation that chooses the epoch, or the iteration where these are counted, as threshold."""
 
     priority = 'NORMAL'
 
     def after_val_epoch(self, runner, metrics=None):
-        metrics['chosen_threshold'] = float(runner.iter)
+        metrics['chosen_threshold'] = float(runner.epoch or runner.iter)
 
 
 class Metric:
@@ -49,7 +51,27 @@ class Metric:
         return dict(AP=0.5)
 
 
-def test_a_threshold_travels_with_its_own_weights_where_iterations_are_counted(tmp_path):
+ITERATIONS = dict(by_epoch=False, max_iters=5, val_interval=2)
+EPOCHS = dict(by_epoch=True, max_epochs=5, val_interval=2)
+
+
+@pytest.fixture(autouse=True)
+def _scope():  # a runner leaves its own behind
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
+@pytest.mark.parametrize(
+    ('train_cfg', 'chosen'),
+    [
+        (ITERATIONS, {1: None, 2: 2, 3: None, 4: 4, 5: 5}),
+        (EPOCHS, {1: None, 2: 2, 3: None, 4: 4, 5: 5}),
+        (dict(EPOCHS, dynamic_intervals=[(4, 1)]), {1: None, 2: 2, 3: 3, 4: 4, 5: 5}),
+    ],
+)
+def test_a_threshold_travels_with_its_own_weights(tmp_path, train_cfg, chosen):
+    by_epoch = train_cfg['by_epoch']
+
     def loader():
         return dict(
             batch_size=4,
@@ -61,20 +83,20 @@ def test_a_threshold_travels_with_its_own_weights_where_iterations_are_counted(t
     runner = Runner(
         model=Line(),
         work_dir=str(tmp_path),
-        train_dataloader=dict(loader(), sampler=dict(type='InfiniteSampler', shuffle=False)),
+        train_dataloader=dict(loader(), sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler')),
         val_dataloader=loader(),
-        train_cfg=dict(by_epoch=False, max_iters=5, val_interval=2),
+        train_cfg=train_cfg,
         val_cfg={},
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         val_evaluator=[Metric()],
-        default_hooks=dict(checkpoint=dict(type='kgl_mm.SafeCheckpointHook', by_epoch=False, interval=1)),
+        default_hooks=dict(checkpoint=dict(type='kgl_mm.SafeCheckpointHook', by_epoch=by_epoch, interval=1)),
         custom_hooks=[Chooses()],
         experiment_name=tmp_path.name,
     )
     assert any(isinstance(hook, SafeCheckpointHook) for hook in runner.hooks)
     runner.train()
-    chosen = {}
-    for path in tmp_path.glob('iter_*.pth'):
+    found = {}
+    for path in tmp_path.glob('epoch_*.pth' if by_epoch else 'iter_*.pth'):
         info = load_from_file(str(path))['message_hub']['runtime_info']
-        chosen[path.stem] = info.get('threshold', {}).get('value')
-    assert chosen == dict(iter_1=None, iter_2=2.0, iter_3=None, iter_4=4.0, iter_5=5.0)
+        found[int(path.stem.rpartition('_')[2])] = info.get('threshold', {}).get('value')
+    assert found == chosen

@@ -8,10 +8,12 @@ from kgl_mm.engine.run import Rounds
 from kgl_mm.engine.stages import (
     candidates_of,
     latest_checkpoint,
+    overruled,
     readers,
     refuse_empty_parts,
     stages_of,
     stores_for,
+    warnings_of,
     writer,
     writers,
 )
@@ -166,6 +168,31 @@ def test_two_hooks_that_would_write_one_layer_are_refused_before_any_training(gu
     guided.stages.stage1.custom_hooks = [hook, dict(hook, method=dict(type='kgl_mm.GradCAM'))]
     with pytest.raises(UsageError, match="stage1: several PriorGenerationHooks write 'evidence' into priors"):
         stages_of(guided)
+
+
+def test_what_options_do_not_reach_in_a_stage_is_known_inside_lists_too(guided):
+    step = 'train_dataloader.dataset.pipeline.2.scale'
+    assert overruled(guided, {step: (64, 64)}) == {step: f'stages.stage1.{step}=(512, 1408)'}
+    assert not overruled(guided, {'train_dataloader.dataset.pipeline.4.num_priors': 5})  # stage 1 has a flip there
+
+
+def test_weights_of_a_file_for_one_stage_replace_random_ones(guided):
+    guided.merge_from_dict({'model.backbone.init_cfg': dict(type='Kaiming', layer='Conv2d')})
+    weights = dict(type='Pretrained', checkpoint='a.pth', prefix='backbone.')
+    guided.merge_from_dict({'stages.stage2.model.backbone.init_cfg': weights})
+    assert stages_of(guided)['stage2'].model.backbone.init_cfg == weights
+
+
+def test_what_a_list_of_ones_own_has_lost_is_warned_of(guided):
+    for cfg in (guided, load_config('ssp_kd_demo.py'), load_config('agssp/agbp_demo.py'), load_config('kgl_folder.py')):
+        assert not [sentence for stage in stages_of(cfg).values() for sentence in warnings_of(stage)]
+    guided.custom_hooks = [dict(type='EarlyStoppingHook', monitor='AP')]
+    (sentence,) = warnings_of(stages_of(guided)['stage2'])
+    assert sentence.startswith('there is no kgl_mm.GuidanceHook')
+    detector = load_config('ssp_kd_demo.py', {'custom_hooks': []})
+    assert 'kgl_mm.CalibrationHook' in warnings_of(stages_of(detector)['stage1'])[0]
+    folder = load_config('kgl_folder.py', {'test_dataloader.dataset.pipeline.2.scale': (256, 256)})
+    assert 'are (512, 512) in training and (256, 256)' in warnings_of(stages_of(folder)['stage1'])[0]
 
 
 def test_a_layer_that_nobody_writes_is_said(guided):

@@ -52,6 +52,11 @@ def test_folders_lists_and_generators_keep_their_order_and_are_read_lazily(tmp_p
     assert list(sources(found)) == found
     both = sources([tmp_path, str(tmp_path / 'b')])
     assert [source.name for source in both] == [f'{tmp_path.name}/a.png', f'{tmp_path.name}/b/c.png', 'b/c.png']
+    for day in ('b/1', 'b/2'):
+        (tmp_path / day / 'cam').mkdir(parents=True)
+        (tmp_path / day / 'cam/x.png').write_bytes(b'')
+    alike = [str(tmp_path / day / 'cam') for day in ('b/1', 'b/2')]
+    assert [source.name for source in sources(alike)] == [f'{folder}/x.png' for folder in alike]
 
     def endless():
         while True:

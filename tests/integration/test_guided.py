@@ -180,7 +180,7 @@ def test_rounds_and_cross_fitting(run_here, write_guided, tmp_path):
     assert f"store='{a.relative_to(tmp_path)}/stage2/priors'" in step
 
 
-def test_validation_data_choose_between_guidance_and_none(run_here, write_guided, tmp_path):
+def test_validation_data_choose_between_guidance_and_none(run_here, write_guided, tmp_path, monkeypatch):
     """Without guidance the stage is what a run with a weight of 0 makes of it, and the better one is the run's."""
     config = str(write_guided())
     data = ('--data-options', 'val_fraction=0.3', '--cfg-options')
@@ -205,10 +205,17 @@ def test_validation_data_choose_between_guidance_and_none(run_here, write_guided
     best = max(scores, key=scores.get)
     assert json.loads((tmp_path / 'a/state.json').read_text())['best'] == best
     assert checkpoint_of(tmp_path / 'a').parent.name == best
-    other = 'stage2' if best == 'stage2_unguided' else 'stage2_unguided'
+    other, drawn = 'stage2' if best == 'stage2_unguided' else 'stage2_unguided', []
+    monkeypatch.setattr('kgl_mm.apis.compare.draw_comparison', lambda *given: drawn.append(given[-1]) or b'')
     status, said = run_here('train.py', config, '--work-dir', 'a', *data, 'unguided=True', '--resume', '--stage', other)
     assert not status, said
     assert checkpoint_of(tmp_path / 'a').parent.name == best
+    assert drawn == [['stage1', 'guided' if best == 'stage2' else 'unguided']]
+    priors = ('--work-dir', 'c', *data, 'unguided=True', '--priors', 'a/stage1/priors')
+    status, said = run_here('train.py', config, *priors)
+    assert not status, said
+    assert drawn[1:] == [['unguided', 'guided']]
+    assert 'what came after it' not in said
     words = 'stage1 is better' if found['stage1']['val']['AP'] > scores[best] else f'the best is {best}.'
     assert f'On validation data {words}' in (tmp_path / 'a/report.html').read_text()
 

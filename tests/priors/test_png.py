@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from kgl_mm.errors import UsageError
-from kgl_mm.priors import png
+from kgl_mm.priors import painted_mask, png
 
 ENTRY = {'size': [2, 3], 'white': 1.0, 'scale': 1 / 65535, 'peak': 1.0, 'key': 'Köln 1.jpg'}
 PIXELS = np.arange(6, dtype=np.uint16).reshape(2, 3) * 9000
@@ -139,4 +139,11 @@ def test_resize_stays_within_the_values_of_the_map():
     rng = np.random.default_rng(0)
     for _ in range(300):
         map = np.full(rng.integers(1, 60, 2), rng.random(), np.float32)
-        assert png.resize(map, rng.integers(1, 60, 2)).max() <= map.max()
+        found = png.resize(map, rng.integers(1, 60, 2))
+        assert map.min() <= found.min() <= found.max() <= map.max()
+
+
+@pytest.mark.parametrize('size', [(512, 512), (224, 224), (320, 320), (1408, 512)])
+def test_a_mask_that_is_white_all_over_stays_one_at_any_size(size):
+    for height, width in ((1200, 1600), (2000, 2000), (1000, 1000)):
+        assert painted_mask(png.resize(np.ones((height, width), np.float32), size)).all()

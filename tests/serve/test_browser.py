@@ -132,6 +132,15 @@ def test_one_image_is_shown_large(inspected):
     assert not inspected.locator('#dialog').is_visible()
 
 
+def test_the_next_one_is_the_next_that_is_shown(inspected):
+    inspected.evaluate('page.state.items.reverse()')
+    inspected.locator('#order').select_option('score')
+    inspected.locator('#cards li button').first.click()
+    assert inspected.locator('#name').inner_text() == 'bad.png'
+    inspected.keyboard.press('ArrowRight')
+    assert inspected.locator('#name').inner_text() == 'faint.png'
+
+
 def test_images_and_folders_are_dropped(opened, inspector, tmp_path):
     page = opened(inspect_app(inspector(), '', ['localhost']))
     folder = tmp_path / 'parts/deep'
@@ -256,6 +265,17 @@ def test_the_keyboard_paints_three_maps(painting, store):
         map = store.read(f'bad/{name}.png')
         assert map[8, 6:18].all()
         assert not map[36].any()
+
+
+def test_the_list_keeps_the_focus_and_a_map_that_is_being_saved_is_left_without_a_question(painting):
+    asked = []
+    painting.on('dialog', lambda dialog: asked.append(dialog.message) or dialog.accept())
+    drag(painting, (0.4, 0.6), (0.9, 0.6))
+    painting.locator('#list button').nth(1).focus()
+    painting.evaluate("document.getElementById('save').click(); document.activeElement.click()")
+    until(painting, 'page.state.here.number == 1')
+    assert not asked
+    assert painting.evaluate('document.activeElement.title') == painting.locator('#name').inner_text()
 
 
 def test_strokes_while_a_map_is_saved_or_loaded_are_not_lost(painting):

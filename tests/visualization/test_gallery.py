@@ -39,6 +39,13 @@ def test_the_true_defect_is_outlined_even_where_it_is_one_pixel(tmp_path):
     assert not (decode(draw_gallery([row], {image: None})) == TRUTH).all(2).any()
 
 
+def test_masks_of_16_bits_are_outlined_whatever_their_numbers(tmp_path):
+    image, mask = str(tmp_path / 'image.png'), str(tmp_path / 'mask.png')
+    cv2.imwrite(image, np.full((60, 80), 128, np.uint8))
+    cv2.imwrite(mask, np.pad(np.full((20, 20), 3, np.uint16), 20))
+    assert (decode(draw_gallery([dict(img_path=image, label=1, score=0.9)], {image: mask})) == TRUTH).all(2).any()
+
+
 def test_many_images_take_no_more_room_than_few(images):
     rows = [dict(img_path=images[0], label=i % 2, score=i / 1000) for i in range(1000)]
     assert decode(draw_gallery(rows, {})).shape[1] < 1500

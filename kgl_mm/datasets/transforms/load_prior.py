@@ -93,7 +93,8 @@ class LoadPrior(BaseTransform):
             )
         return (
             f'{self._names}: {len(paths)} of {of} images have no map of {self.layer}, such as {paths[0]}: write them '
-            "(tools/generate_priors.py goes on where it stopped), or set LoadPrior's missing='empty'"
+            "(tools/generate_priors.py goes on where it stopped), or set LoadPrior's missing='empty'; maps that were "
+            'put there by hand are known after PriorStore(...).compact()'
         )
 
     @property

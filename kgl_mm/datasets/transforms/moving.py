@@ -86,7 +86,7 @@ def let_priors_move(transforms: list) -> None:
         if place > places[0]:
             siblings[index] = transform if isinstance(transform, Moved) else Moved(transform)
         if loads and place < loads[0] and not _is_in(WHOLE, transform):
-            name = _name(transform)
+            name = name_of(transform)
             raise UsageError(
                 f'{name} moves the image before its prior is there, which fits the whole image: put LoadPrior before '
                 f'{name}'
@@ -127,8 +127,8 @@ class Moved(BaseTransform):
         for name, values in maps.items():
             if values.shape != like.shape[:2]:
                 raise UsageError(
-                    f'{name} is {values.shape} and the image {like.shape[:2]} before {_name(self)}: a transform before '
-                    "it moves the image alone, so name that in LoadPrior(geometric=['...'])"
+                    f'{name} is {values.shape} and the image {like.shape[:2]} before {name_of(self)}: a transform '
+                    "before it moves the image alone, so name that in LoadPrior(geometric=['...'])"
                 )
         # what is known needs no maps, and mmcv's would move gt_seg_map in their own way
         unseen = {'img', *maps} if self._known else set()
@@ -148,7 +148,7 @@ class Moved(BaseTransform):
 
         if not self._known and not np.array_equal(repeat(twin[1]['img']), _channels(moved['img'])):
             raise UsageError(
-                f'{_name(self)} cannot be repeated, so that no prior can follow it: let it draw from random, '
+                f'{name_of(self)} cannot be repeated, so that no prior can follow it: let it draw from random, '
                 'numpy.random, torch or a generator that is an attribute of it'
             )
         values = self._repeat_on(list(maps.values()), image, like, repeat)
@@ -186,7 +186,7 @@ class Moved(BaseTransform):
 
 
 def _moves(transform: object, geometric: tuple[str, ...], photometric: tuple[str, ...]) -> bool:
-    name = _name(transform)
+    name = name_of(transform)
     if isinstance(transform, Moved) or _is_in(GEOMETRIC, transform):
         return True
     if _is_in(PHOTOMETRIC | NEITHER, transform):
@@ -204,6 +204,11 @@ def _moves(transform: object, geometric: tuple[str, ...], photometric: tuple[str
         f"nobody knows whether {name} moves the image: write LoadPrior(geometric=['{name}']) if it does, "
         f"LoadPrior(photometric=['{name}']) if everything keeps its place"
     )
+
+
+def innermost_of(transforms: list) -> list:
+    """The transforms that hold no others, in order."""
+    return [transform for _, _, transform in _leaves(transforms)]
 
 
 def _leaves(transforms: list) -> Iterator[tuple[list, int, object]]:
@@ -225,7 +230,8 @@ def _class(transform: object) -> tuple[str, type]:
     return getattr(transform, '__name__', type(transform).__name__), type(transform)
 
 
-def _name(transform: object) -> str:
+def name_of(transform: object) -> str:
+    """As a config writes it."""
     return _class(transform)[0]
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from kgl_mm.datasets.binding import bind_priors, refuse_what_does_not_stack
 from kgl_mm.datasets.seeding import set_epoch
+from kgl_mm.engine.checkpoint_io import tested_weights
 from kgl_mm.engine.hooks.guidance_hook import begin_workers_anew, refuse_what_moves_batches
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.files import write_atomically
@@ -69,6 +70,10 @@ class BackboneHook(Hook):
     @master_only
     def after_train(self, runner) -> None:
         model = get_ori_model(runner.model)
+        with tested_weights(runner, model):
+            self._write(runner, model)
+
+    def _write(self, runner, model: nn.Module) -> None:
         weights = {
             f'backbone.{name}': value.detach().cpu().clone()
             for name, value in model.backbone.state_dict().items()

@@ -6,6 +6,7 @@ from mmpretrain.utils import get_ori_model
 
 from kgl_mm.datasets.binding import refuse_several_sizes
 from kgl_mm.engine.hooks.prior_generation_hook import test_pipeline
+from kgl_mm.engine.hooks.safe_checkpoint_hook import val_interval_at
 from kgl_mm.errors import UsageError, check_number
 from kgl_mm.priors.generation import as_tested
 from kgl_mm.priors.sources import calibrate, standardize
@@ -64,7 +65,9 @@ class CalibrationHook(Hook):
 
     def _is_due(self, runner) -> bool:
         done, val = runner.epoch + 1, runner.val_loop and runner.train_loop
-        if self.is_last_train_epoch(runner) or (val and done >= val.val_begin and done % val.val_interval == 0):
+        if self.is_last_train_epoch(runner) or (
+            val and done >= val.val_begin and done % val_interval_at(val, done) == 0
+        ):
             return True
         saving = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
         return any(hook.every_n_epochs(runner, hook.interval, hook.save_begin) for hook in saving)

@@ -1,4 +1,3 @@
-import copy
 import inspect
 import time
 from pathlib import Path
@@ -11,8 +10,7 @@ from mmpretrain.utils import get_ori_model
 from torch import nn
 
 from kgl_mm.datasets.binding import refuse_several_sizes, refuse_what_does_not_stack
-from kgl_mm.engine.checkpoint_io import load_from_file
-from kgl_mm.engine.stages import best_checkpoint, latest_checkpoint
+from kgl_mm.engine.checkpoint_io import tested_weights
 from kgl_mm.errors import UsageError, first_line
 from kgl_mm.priors.generation import as_tested, check_settings, generate
 from kgl_mm.priors.sources import PriorSource, SaliencySource
@@ -98,17 +96,11 @@ class PriorGenerationHook(Hook):
         barrier()  # the last checkpoint is whole, so that all processes take the same one
         model = get_ori_model(runner.model)
         dataset = self._dataset(runner)
-        kept = copy.deepcopy(model.state_dict())
-        path = best_checkpoint(runner) or latest_checkpoint(Path(runner.work_dir))
-        runner.logger.info(f'Writing priors by {path or "the weights as they are"}')
-        try:
-            if path:
-                model.load_state_dict(load_from_file(str(path), map_location='cpu')['state_dict'])
+        with tested_weights(runner, model) as path:
+            runner.logger.info(f'Writing priors by {path or "the weights as they are"}')
             store = PriorStore(Path(runner.work_dir, self.out))
             source = build_source(self.method, model)
             generate(source, dataset, store, **{'fit_on': self._seen(runner), **self.kwargs})
-        finally:
-            model.load_state_dict(kept)
         sheet = Path(store.root, SHEET)
         if hasattr(runner.visualizer, 'add_contact_sheet') and sheet.exists():
             runner.visualizer.add_contact_sheet('priors', sheet.read_bytes())

@@ -94,7 +94,7 @@ def _write_table(path: Path, table: list[dict]) -> None:
     writer = csv.DictWriter(text, fieldnames=rows[0])
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue().encode(errors='surrogateescape'))  # names of files may be of any bytes
 
 
 def _flat(row: dict) -> dict:

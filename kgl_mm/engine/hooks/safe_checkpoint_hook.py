@@ -1,3 +1,4 @@
+from bisect import bisect
 from pathlib import Path
 
 from mmengine.dist import all_reduce_params, is_main_process
@@ -6,6 +7,11 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
 from kgl_mm.engine.checkpoint_io import histories_from_plain, to_plain
 from kgl_mm.registry import HOOKS
+
+
+def val_interval_at(loop: BaseLoop, done: int) -> int:
+    """How often validation comes when so many epochs or iterations are done, which the loop itself decides later."""
+    return loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
 
 
 @HOOKS.register_module()
@@ -103,7 +109,10 @@ class SafeCheckpointHook(CheckpointHook):
             self._counts_as(loop)
             and runner.val_loop is not None
             and done >= loop.val_begin
-            and (done % loop.val_interval == 0 or done == (loop.max_epochs if self.by_epoch else loop.max_iters))
+            and (
+                done % val_interval_at(loop, done) == 0
+                or done == (loop.max_epochs if self.by_epoch else loop.max_iters)
+            )
         )
 
     def _save_best_checkpoint(self, runner, metrics) -> None:

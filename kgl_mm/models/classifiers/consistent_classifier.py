@@ -20,18 +20,14 @@ class ConsistentClassifier(ImageClassifier):
     Args:
         *args: as for ``ImageClassifier``.
         consistency: settings of :class:`SaliencyConsistencyLoss`, or of another loss by its ``type``.
-        target_of: the data samples' field (1 x H x W) that is the target: ``'prior_mask'`` or ``'prior'``.
         **kwargs: as for ``ImageClassifier``.
     """
 
-    def __init__(self, *args, consistency: dict | None = None, target_of: str = 'prior_mask', **kwargs) -> None:
+    def __init__(self, *args, consistency: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if getattr(self.data_preprocessor, 'batch_augments', None) is not None:
             raise UsageError('train_cfg.augments mix images, and priors cannot follow: leave them out')
-        if target_of not in ('prior_mask', 'prior'):
-            raise UsageError(f"target_of={target_of!r}: not 'prior_mask' or 'prior'")
         self.consistency = MODELS.build(dict(type='kgl_mm.SaliencyConsistencyLoss') | (consistency or {}))
-        self.target_of = target_of
 
     def loss(self, inputs: torch.Tensor, data_samples: list) -> dict[str, torch.Tensor]:
         refuse_compile(torch.compiler.is_compiling())
@@ -56,12 +52,12 @@ class ConsistentClassifier(ImageClassifier):
             name = getattr(sample, 'img_path', 'an image')
             if sample is None or 'gt_label' not in sample:
                 raise UsageError(f'{name} has no gt_label, which the training needs: pack its label')
-            valid.append(float(sample.get('prior_trust', 1.0)) if self.target_of in sample else 0.0)
-            if self.target_of in sample:
-                given = sample.get(self.target_of)
+            valid.append(float(sample.get('prior_trust', 1.0)) if 'prior_mask' in sample else 0.0)
+            if 'prior_mask' in sample:
+                given = sample.prior_mask
                 if given.shape != target.shape:
                     raise UsageError(
-                        f'{self.target_of} of {name} has shape {tuple(given.shape)}, and its image '
+                        f'prior_mask of {name} has shape {tuple(given.shape)}, and its image '
                         f'{tuple(target.shape[1:])}: use transforms that move both, and no padding of batches'
                     )
                 target.copy_(given)

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 
 import torch
+from mmengine.dist import all_reduce
 from mmpretrain.models.classifiers import BaseClassifier
 from torch import nn
 
@@ -130,6 +131,8 @@ class TeacherStudentDetector(BaseClassifier):
 
     def loss(self, inputs: torch.Tensor, data_samples: list | None = None) -> dict[str, torch.Tensor]:
         good = [not _is_defective(sample) for sample in data_samples or [None] * len(inputs)]
+        here = inputs.new_tensor(float(sum(good)))
+        all_reduce(everywhere := here.clone(), 'mean')
         if not any(good):  # nothing is learned, also by batch norm; processes that share weights need a gradient, of 0
             nothing = 0 * sum(weight.sum() for weight in self.parameters() if weight.requires_grad)
             return dict.fromkeys(['loss_distillation', 'loss_ssp'] if self.blocks else ['loss_distillation'], nothing)
@@ -145,7 +148,8 @@ class TeacherStudentDetector(BaseClassifier):
         losses = self.head.loss(self._compared(taught, learned), data_samples)
         if predictions:
             losses['loss_ssp'] = self.ssp_weight * sum(predictions) / len(predictions)
-        return losses
+        # each good image counts alike, whichever process has it
+        return {name: loss * (here / everywhere) for name, loss in losses.items()}
 
     def predict(self, inputs: torch.Tensor, data_samples: list | None = None) -> list:
         logits = []
@@ -213,6 +217,9 @@ def _maps(network: nn.Module) -> Sequence[torch.Tensor]:
     """What a network puts out, found by trying."""
     training = network.training
     network.eval()  # which those of mmpretrain do not return
+    checkpointed = [module for module in network.modules() if getattr(module, 'with_cp', False) is True]
+    for module in checkpointed:  # else nothing could ask which weights have a gradient
+        module.with_cp = False
     colours = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     try:
         found = list(network(torch.zeros(1, colours, 224, 224)))
@@ -220,6 +227,8 @@ def _maps(network: nn.Module) -> Sequence[torch.Tensor]:
         raise UsageError(f'{type(network).__name__}: puts out no feature maps ({first_line(error)})') from error
     finally:
         network.train(training)
+        for module in checkpointed:
+            module.with_cp = True
     if any(not isinstance(each, torch.Tensor) or each.ndim != 4 for each in found):
         raise UsageError(f'{type(network).__name__}: puts out something that is no feature map (B, C, h, w)')
     return found

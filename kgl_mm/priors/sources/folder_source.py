@@ -10,6 +10,7 @@ from mmengine.dataset import BaseDataset
 from kgl_mm.datasets.masks import read_mask
 from kgl_mm.errors import UsageError, check_choice, check_number
 from kgl_mm.files import hash_of
+from kgl_mm.priors import png
 from kgl_mm.registry import PRIOR_SOURCES
 
 from .base import PriorSource, good_indices, quantile_of_good
@@ -124,8 +125,7 @@ class FolderSource(PriorSource):
             height, width = (sample.get('img_shape') or into.shape)[:2]
             found = self._mask(sample) if self.is_of_masks else self._map(sample.img_path)
             if found is not None:
-                resized = cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-                into[:height, :width] = torch.from_numpy(resized)
+                into[:height, :width] = torch.from_numpy(png.resize(found.astype(np.float32), (height, width)))
         return result
 
     def find(self, img_path: str) -> Path | None:

@@ -175,11 +175,14 @@ function refresh() {
   const done = state.items.length - (counts.waiting || 0);
   at('progress').value = state.items.length ? done / state.items.length : 0;
   at('progress').hidden = done === state.items.length;
-  if (at('order').value === 'score') {
-    const score = (item) => item.found ? item.found.score : -1;
-    at('cards').append(...[...state.items].sort((a, b) => score(b) - score(a)).map((item) => item.element));
-  }
+  const cards = ordered().map((item) => item.element);
+  if (cards.some((card, i) => card !== at('cards').children[i])) at('cards').append(...cards); // else one keeps the focus
   strip();
+}
+
+function ordered() {
+  const score = (item) => item.found ? item.found.score : -1;
+  return at('order').value === 'score' ? [...state.items].sort((a, b) => score(b) - score(a)) : state.items;
 }
 
 const xOf = (p) => 1000 * Math.max(0, Math.min(1, (Math.log(p) - Math.log1p(-p) + EDGE) / (2 * EDGE)));
@@ -236,7 +239,7 @@ function table(head, rows) {
 }
 
 function turn(step) {
-  const there = state.items.filter((item) => item.found && !item.element.hidden);
+  const there = ordered().filter((item) => item.found && !item.element.hidden);
   const place = there.indexOf(state.shown);
   if (there.length) show(there[(place + step + there.length) % there.length]);
 }
@@ -343,10 +346,7 @@ async function start() {
   at('exact').oninput = () => move(at('exact').value === '' ? NaN : Number(at('exact').value), 'exact');
   at('chosen').onclick = () => move(model.threshold.value);
   at('filter').onchange = refresh;
-  at('order').onchange = () => {
-    at('cards').append(...state.items.map((item) => item.element));
-    refresh();
-  };
+  at('order').onchange = refresh;
   at('heat').oninput = () => document.body.style.setProperty('--heat', at('heat').value);
   at('csv').onclick = () => save(new Blob([csv()], {type: 'text/csv'}), 'inspected.csv');
   at('json').onclick = () => save(new Blob([JSON.stringify(rows(), null, 1)], {type: 'application/json'}), 'inspected.json');

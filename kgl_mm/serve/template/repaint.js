@@ -5,7 +5,7 @@ const at = (id) => document.getElementById(id);
 const UNDO = 40;
 const state = {
   maps: [], here: null, width: 0, height: 0, mask: null, heat: null, past: [], dirty: false, edits: 0, erase: false,
-  last: null, hidden: false, versions: {}, asked: 0,
+  last: null, hidden: false, versions: {}, entries: {}, asked: 0, saving: null,
 };
 
 const radius = () => Math.max(0.5, Math.max(state.width, state.height) / 8 * (at('size').value / 100) ** 2);
@@ -25,25 +25,35 @@ function shown() {
 function list() {
   const maps = shown(), edited = state.maps.filter((map) => map.edited).length;
   at('count').textContent = `${maps.length} of ${state.maps.length} maps; ${edited} edited by hand`;
-  at('list').replaceChildren(...maps.map((map) => {
-    const item = document.createElement('li'), button = document.createElement('button');
-    const image = document.createElement('img'), words = document.createElement('span');
-    image.loading = 'lazy';
-    image.alt = '';
-    image.src = `/api/maps/${map.number}/thumbnail?v=${state.versions[map.number] || 0}`;
-    const name = document.createElement('b'), facts = document.createElement('span');
-    name.append(...map.name.split(/(?<=[/_-])/).flatMap((part) => [part, document.createElement('wbr')]));
-    facts.textContent = map.edited ? 'edited by hand' : `${map.defective ? '' : 'good, '}${brief(map.trust)}`;
-    facts.className = map.edited ? 'edited' : '';
-    words.append(name, facts);
-    button.type = 'button';
-    button.title = map.name;
-    button.setAttribute('aria-current', map === state.here);
-    button.append(image, words);
-    button.onclick = () => open(map);
-    item.append(button);
-    return item;
-  }));
+  const items = maps.map(entry), there = at('list').children; // those that stay keep focus and picture
+  if (items.length !== there.length || items.some((item, i) => item !== there[i])) at('list').replaceChildren(...items);
+}
+
+function entry(map) {
+  const item = state.entries[map.number] ||= made(map);
+  const button = item.firstChild, image = button.firstChild, facts = button.lastChild.lastChild;
+  const source = `/api/maps/${map.number}/thumbnail?v=${state.versions[map.number] || 0}`;
+  if (image.getAttribute('src') !== source) image.src = source;
+  facts.textContent = map.edited ? 'edited by hand' : `${map.defective ? '' : 'good, '}${brief(map.trust)}`;
+  facts.className = map.edited ? 'edited' : '';
+  button.setAttribute('aria-current', map === state.here);
+  return item;
+}
+
+function made(map) {
+  const item = document.createElement('li'), button = document.createElement('button');
+  const image = document.createElement('img'), words = document.createElement('span');
+  const name = document.createElement('b'), facts = document.createElement('span');
+  image.loading = 'lazy';
+  image.alt = '';
+  name.append(...map.name.split(/(?<=[/_-])/).flatMap((part) => [part, document.createElement('wbr')]));
+  words.append(name, facts);
+  button.type = 'button';
+  button.title = map.name;
+  button.append(image, words);
+  button.onclick = () => open(map);
+  item.append(button);
+  return item;
 }
 
 function turn(step) {
@@ -72,6 +82,7 @@ const leaves = () => !state.dirty || confirm(`${state.here.name} is not saved. L
 
 // Edits up to that number may be lost without a question.
 async function open(map, given = null) {
+  if (given === null) await state.saving;
   if (given === null && !leaves()) return;
   const asked = ++state.asked, edits = given ?? state.edits;
   let parts;
@@ -284,8 +295,11 @@ function content() {
   return new Promise((done) => canvas.toBlob(done, 'image/png'));
 }
 
-async function save() {
-  if (!state.dirty) return;
+function save() {
+  if (state.dirty) state.saving = send();
+}
+
+async function send() {
   const map = state.here, before = state.edits;
   at('save').disabled = true;
   try {

@@ -139,14 +139,6 @@ def test_a_defective_image_whose_target_is_empty_is_left_out(images, samples):
     assert model.consistency.seen[3].tolist() == [True, True, False, False]
 
 
-def test_the_raw_map_as_target(images):
-    model = spied(target_of='prior')
-    priors = torch.rand(4, 1, 16, 16)
-    model(images, [sample(i % 2, prior=prior) for i, prior in enumerate(priors)], mode='loss')
-    assert torch.equal(model.consistency.seen[2], priors)
-    assert model.consistency.seen[3].all()
-
-
 class Halving(nn.Module):
     def __init__(self):
         super().__init__()
@@ -237,7 +229,6 @@ def test_samples_that_it_refuses(images, samples, bad, sentence):
 @pytest.mark.parametrize(
     ('change', 'sentence'),
     [
-        (dict(target_of='mask'), "target_of='mask'"),
         (dict(train_cfg=dict(augments=dict(type='Mixup', alpha=0.2))), 'train_cfg.augments'),
         (dict(consistency=dict(formula='cam')), "formula='cam'"),
     ],

@@ -202,9 +202,9 @@ def saved(tmp_path, prefix, channels=(4, 8, 8)):
     return path, trained
 
 
-@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'backbone'])
 def test_the_weights_of_a_teacher_come_in_one_line(tmp_path, prefix):
-    path, trained = saved(tmp_path, prefix)
+    path, trained = saved(tmp_path, 'backbone.' if prefix else '')
     init = dict(type='Pretrained', checkpoint=path) | (dict(prefix=prefix) if prefix else {})
     model = detector(teacher=dict(TEACHER, init_cfg=init))
     model.init_weights()
@@ -227,6 +227,30 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, where, sentence):
     init = dict(type='Pretrained', checkpoint=path) | (dict(prefix=prefix) if prefix else {})
     with pytest.raises(UsageError, match=sentence):
         detector(teacher=dict(TEACHER, init_cfg=init)).init_weights()
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    torch.save(dict(model=dict(a=torch.zeros(1)), epoch=3), tmp_path / 'a.pth')
+    with pytest.raises(UsageError, match='no fitting stages'):
+        detector(
+            teacher=dict(TEACHER, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth')))
+        ).init_weights()
+
+
+def test_blocks_that_are_run_twice_to_save_memory():
+    model = detector(teacher=dict(type='mmpretrain.ResNet', depth=18, with_cp=True, out_indices=(0, 1)))
+    assert not any(weight.requires_grad for weight in model.student.layer3.parameters())
+    assert all(block.with_cp for block in model.student.layer1)
+
+
+def test_each_good_image_counts_alike_whichever_process_has_it(monkeypatch):
+    """One process has three of them, and another one has one: two on average."""
+    model = detector()
+    images, samples = torch.randn(3, 3, 32, 32), [DataSample().set_gt_label(0) for _ in range(3)]
+    alone = model.loss(images, samples)
+    monkeypatch.setattr('kgl_mm.models.detectors.teacher_student_detector.all_reduce', lambda x, op: x.fill_(2))
+    for name, loss in model.loss(images, samples).items():
+        torch.testing.assert_close(loss, 1.5 * alone[name])
 
 
 def test_weights_that_are_not_named_are_asked_for():
