@@ -5,6 +5,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from kgl_mm.datasets import DefectFolder
@@ -275,6 +277,18 @@ def test_masks_in_parts_and_of_other_suffixes(fill, load, picture):
     beside = picture(root / 'masks/dent/test__dent_00.png', mark=1)
     found = {path: row['mask_path'] for part in load(root).values() for path, row in part.items() if row['mask_path']}
     assert found == {'train/dent/train__dent_01.jpg': str(inside), 'test/dent/test__dent_00.jpg': str(beside)}
+
+
+@pytest.mark.parametrize(('brightest', 'number'), [(4095, 1), (40000, 0)])
+def test_twelve_bits_in_sixteen_are_warned_of(tmp_path, warnings_of, brightest, number):
+    for kind in ('good', 'dent'):
+        (tmp_path / kind).mkdir()
+        for i in range(6):
+            image = np.random.default_rng(i).integers(0, brightest, (8, 8)).astype(np.uint16)
+            image[0, 0] = brightest
+            cv2.imwrite(str(tmp_path / kind / f'{kind}{i}.png'), image)
+    said = warnings_of(lambda: DefectFolder(str(tmp_path)))
+    assert sum('uses less than a quarter of its 16 bits' in each for each in said) == number
 
 
 def test_two_images_never_share_a_mask(fill, picture):

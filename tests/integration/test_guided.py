@@ -180,7 +180,7 @@ def test_rounds_and_cross_fitting(run_here, write_guided, tmp_path):
     assert f"store='{a.relative_to(tmp_path)}/stage2/priors'" in step
 
 
-def test_validation_data_choose_between_guidance_and_none(run_here, write_guided, tmp_path, monkeypatch):
+def test_validation_data_choose_between_guidance_and_none(run_here, write_guided, surfaces, tmp_path, monkeypatch):
     """Without guidance the stage is what a run with a weight of 0 makes of it, and the better one is the run's."""
     config = str(write_guided())
     data = ('--data-options', 'val_fraction=0.3', '--cfg-options')
@@ -216,6 +216,11 @@ def test_validation_data_choose_between_guidance_and_none(run_here, write_guided
     assert not status, said
     assert drawn[1:] == [['unguided', 'guided']]
     assert 'what came after it' not in said
+    shutil.copytree(surfaces, tmp_path / 'moved')  # there is no image of the scores among these
+    moved = ('--data', 'moved', '--data-options', 'val_fraction=0.3', '--cfg-options', 'unguided=True', '--resume')
+    status, said = run_here('train.py', config, '--work-dir', 'c', *moved, '--priors', 'a/stage1/priors')
+    assert not status, said
+    assert len(drawn) == 2
     words = 'stage1 is better' if found['stage1']['val']['AP'] > scores[best] else f'the best is {best}.'
     assert f'On validation data {words}' in (tmp_path / 'a/report.html').read_text()
 

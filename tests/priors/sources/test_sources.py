@@ -415,6 +415,15 @@ def test_no_two_images_share_a_map(write, parts, tmp_path):
             look(FolderSource(tmp_path / 'flat'))
 
 
+def test_a_thin_defect_survives_where_images_are_shrunk(tmp_path):
+    crack = np.zeros((2000, 2000), np.uint8)
+    crack[:, 999:1001] = 255
+    cv2.imwrite(str(tmp_path / 'a.png'), crack)
+    sample = DataSample(metainfo=dict(img_path='a.png'))
+    found = FolderSource(tmp_path, quantile=None).maps(torch.zeros(1, 3, 224, 224), [sample])[0]
+    assert (found.amax(1) > 0).all()
+
+
 def test_maps_of_true_and_false_and_a_source_without_paths(tmp_path):
     np.save(tmp_path / 'a.npy', np.eye(4, dtype=bool))
     source = FolderSource(tmp_path, quantile=None)
