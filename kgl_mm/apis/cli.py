@@ -7,6 +7,7 @@ import argparse
 import ctypes
 import os
 import re
+import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,7 +45,8 @@ def run(main: Callable[[], None]) -> None:
     keep_freed_memory()
     try:
         main()
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except UsageError as error:
         rank = os.environ.get('RANK', '0')
         if rank == '0':
@@ -52,7 +54,9 @@ def run(main: Callable[[], None]) -> None:
         elif _work_is_shared():  # the others may not have met it
             print(f'error in process {rank}: {_sentence(error)}', file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # who read what is printed has left
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing more is said of it at the end
         sys.exit(141)
     except OSError as error:
@@ -73,6 +77,13 @@ def run(main: Callable[[], None]) -> None:
             stop = stop.__cause__
         print(f'\ninterrupted{f": {stop}" if str(stop) else ""}', file=sys.stderr)
         sys.exit(130)
+
+
+def _reader_has_left() -> bool:
+    """Whether it is standard output that nobody reads any more."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def keep_freed_memory() -> None:
@@ -176,8 +187,8 @@ def _value(text: str) -> Any:
 
     if quoted := re.fullmatch(r'([\'"])([^\'"]*)\1', text):
         return quoted[2]
-    if text.strip()[:1] in ('[', '('):
-        text = re.sub(r'\s*([][(),])\s*', r'\1', text)
+    is_word = re.search(r'[^][(),\s]\s*[[(]', text)  # with brackets inside
+    text = re.sub(r'\s*,\s*' if is_word else r'\s*([][(),])\s*', ',' if is_word else r'\1', text)
     try:
         return spaced(DictAction._parse_iterable(text.strip().replace(' ', '\0')))
     except (AssertionError, RecursionError):

@@ -19,7 +19,7 @@ from .train import summary
 
 
 def evaluate(cfg: Config, checkpoint: str | Path, launcher: str = 'none') -> dict:
-    """Test a checkpoint (or the newest one of a stage's directory) and write what was found into ``cfg.work_dir``."""
+    """Test a checkpoint, or that of a stage's directory, and write what was found into ``cfg.work_dir``."""
     use_safe_loading()
     path, name, stage = find_checkpoint(cfg, checkpoint)
     if not stage.get('test_dataloader'):

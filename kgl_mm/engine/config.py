@@ -115,7 +115,8 @@ def _fit_outputs(cfg: Config) -> None:
     try:
         dataset = DATASETS.build(settings)
     except TypeError as error:
-        raise UsageError(f'labels=kind: {settings["type"]} has no kinds ({first_line(error)})') from error
+        what = 'has no kinds' if "'labels'" in str(error) else 'cannot be built'
+        raise UsageError(f'labels=kind: {settings["type"]} {what} ({first_line(error)})') from error
     number = len(dataset.metainfo['classes'])
     for part in (cfg, *(cfg.get('stages') or {}).values()):
         head = (part.get('model') or {}).get('head') or {}

@@ -73,6 +73,8 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
             step.store = stores if len(stores) > 1 else stores[0]
     for name in chosen:  # what is wrong with a later one shows before the first one is trained
         rehearse(stages[name])
+        for sentence in warnings_of(stages[name]):
+            print_log(f'Warning: {name}: {sentence}.', logger='current', level=logging.WARNING)
     refuse_empty_parts({name: stages[name] for name in chosen})
     with alone_in(root) if is_main_process() else nullcontext():
         state = _begin(list(stages), fingerprints, root, resume, priors)
@@ -96,7 +98,7 @@ def _run(cfg: Config, stages: dict[str, Config], state: dict, root: Path, resume
         if name in candidates_of(cfg):
             rounds.add(name)
     done = [name for name in candidates_of(cfg) if _is_done(root, state['stages'].get(name, {}))]
-    if len(candidates_of(cfg)) > 1 and done:
+    if len(done) > 1:
         state['best'] = _best_of(root, done)
         _write_state(root, state)
 
@@ -226,8 +228,6 @@ def _compare_classes(model: nn.Module, dataset: Dataset, part: str) -> None:
 
 def rehearse(cfg: Config) -> None:
     """Build what a stage is made of, as far as it needs no priors, so that what is wrong shows before any training."""
-    for sentence in warnings_of(cfg):
-        print_log(f'Warning: {sentence}.', logger='current', level=logging.WARNING)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')), _naming_the_config(cfg):
         settings = dict(cfg.model)
         if cfg.get('data_preprocessor'):
@@ -376,6 +376,7 @@ def _run_stage(root: Path, name: str, cfg: Config, resume: bool) -> dict:
     tested = best or latest_checkpoint(folder)
     if tested is None:
         raise UsageError(f'{folder}: no checkpoint was written; let default_hooks.checkpoint save the last epoch')
+    runner._resume = False  # else a hook that averages weights takes these for those that it averages
     runner.load_checkpoint(str(tested))
     if best and cfg.get('val_dataloader'):
         _validate(runner)  # so that what is written of validation is of this one, not of the last epoch

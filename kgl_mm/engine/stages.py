@@ -11,6 +11,7 @@ fields add stages to those:
 """
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +154,22 @@ def warnings_of(cfg: Config) -> list[str]:
     for name in (name for name, is_needed in needed.items() if is_needed):
         if not any(name in hook for hook in hooks):
             found.append(f'there is no kgl_mm.{name}: in a list of your own, custom_hooks=[*_base_.custom_hooks, ...]')
-    sizes = {
-        split: [step['scale'] for step in _pipeline(cfg, split) if step.get('type') in ('Resize', 'kgl_mm.Resize')]
+    sizes = [
+        [
+            _size(step['scale'])
+            for step in _pipeline(cfg, split)
+            if str(step.get('type')).endswith('Resize') and step.get('scale')
+        ]
         for split in ('train', 'test')
-    }
-    if all(len(scales) == 1 for scales in sizes.values()) and sizes['train'] != sizes['test']:
-        (seen,), (tested,) = sizes.values()
+    ]
+    if all(len(scales) == 1 for scales in sizes) and sizes[0] != sizes[1]:
+        (seen,), (tested,) = sizes
         found.append(f'images are {seen} in training and {tested} in the test; a stage may have a pipeline of its own')
     return found
+
+
+def _size(scale: int | Sequence[int]) -> tuple[int, ...]:
+    return (scale, scale) if isinstance(scale, int) else tuple(scale)
 
 
 def stores_for(name: str, stages: dict[str, Config], root: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """What is to be inspected: from paths, folders and arrays to pixels, one image at a time."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,16 +69,24 @@ def _each(images: Any) -> Iterator[tuple[Path | np.ndarray | Source, Path | None
         yield from ((Path(name), path) for name in found)
     elif isinstance(images, Iterable) and not isinstance(images, bytes | dict):
         known = images if isinstance(images, list | tuple) else ()
-        folders = [
-            Path(image).resolve().name for image in known if isinstance(image, str | Path) and Path(image).is_dir()
-        ]
+        folders = [Path(image) for image in known if isinstance(image, str | Path) and Path(image).is_dir()]
         for image in images:
             for found, root in _each(image):
-                if root and len(folders) > 1:  # the names of folders tell images apart, else their paths as given
-                    root = root.parent if len({*folders}) == len(folders) else None
-                yield found, root
+                yield found, root and _named_from(folders, root)
     else:
         raise UsageError(f'{type(images).__name__} is no image: give a path, a folder, an array or several of these')
+
+
+def _named_from(folders: list[Path], root: Path) -> Path | None:
+    """From where an image of one of several folders is named, so that names tell images apart."""
+    if len(folders) < 2:
+        return root
+    if len({folder.resolve().name for folder in folders}) == len(folders):
+        return root.parent
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:  # some of them from here, and some from the root
+        return None
 
 
 def read_file(path: str | Path) -> np.ndarray:

@@ -39,9 +39,20 @@ def test_an_interrupt_is_one_wherever_it_comes(capsys):
 
 def test_who_reads_may_leave():
     code = 'from kgl_mm.apis import cli; cli.run(lambda: [print("x" * 99) for _ in range(9999)])'
-    words = f'"{sys.executable}" -c \'{code}\' 2>errors | head -1; echo ${{PIPESTATUS[0]}}; cat errors'
-    done = subprocess.run(['bash', '-c', words.replace('errors', '"$(mktemp -u)"', 0)], capture_output=True, text=True)
+    words = f'"{sys.executable}" -c \'{code}\' | head -1; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(['bash', '-c', words], capture_output=True, text=True)
     assert done.stdout.split() == ['x' * 99, '141']
+    assert not done.stderr
+    nowhere = subprocess.run(['bash', '-c', f'"{sys.executable}" -c "{code.replace(chr(34), chr(39))}" >&-'])
+    assert nowhere.returncode == 0
+
+
+def test_another_pipe_that_breaks_is_a_fault():
+    def main():
+        raise BrokenPipeError(32, 'Broken pipe')
+
+    with pytest.raises(BrokenPipeError):
+        cli.run(main)
 
 
 def test_another_fault_keeps_its_traceback():
@@ -58,6 +69,8 @@ def test_words_keep_the_spaces_between_them(words):
     assert cli.key_values('--x', [f'a=[{" , ".join(words)}]'])['a'] == words
     assert cli.value_lists('--x', [f'a={words[0]},( {words[-1]} , 2 )'])['a'] == [words[0], (words[-1], 2)]
     assert cli.key_values('--x', ['a=/my (new) parts/x.csv'])['a'] == '/my (new) parts/x.csv'
+    found = cli.key_values('--x', ['a=1, 2', 'b=1,[2, 3]', 'c=( [ 2 ] , 3)'])
+    assert found == dict(a=[1, 2], b=[1, [2, 3]], c=([2], 3))
 
 
 @given(st.recursive(st.integers() | st.booleans() | st.none(), lambda part: st.lists(part, min_size=1, max_size=3)))

@@ -155,7 +155,7 @@ def test_a_source_that_guesses_does_not_teach(tmp_path, drawn, store, insist, ca
     assert bool(sample.prior.any()) is insist
     weak = [sentence for sentence in said if 'The source of the priors is weak' in sentence]
     assert len(weak) == (not insist)
-    assert all('AUROC 0.00' in sentence and '--stage 2 --priors' in sentence for sentence in weak)
+    assert all('AUROC 0.00' in sentence and 'use --priors' in sentence for sentence in weak)
 
 
 def test_validation_of_the_stage_that_wrote_them_counts(tmp_path, drawn, store):

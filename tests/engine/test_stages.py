@@ -191,6 +191,9 @@ def test_what_a_list_of_ones_own_has_lost_is_warned_of(guided):
     assert sentence.startswith('there is no kgl_mm.GuidanceHook')
     detector = load_config('ssp_kd_demo.py', {'custom_hooks': []})
     assert 'kgl_mm.CalibrationHook' in warnings_of(stages_of(detector)['stage1'])[0]
+    for same in ({'scale': 512}, {'scale': [512, 512]}, {'scale': None, 'scale_factor': 0.5}):
+        folder = load_config('vgg16_folder.py', {f'test_dataloader.dataset.pipeline.2.{k}': v for k, v in same.items()})
+        assert not warnings_of(stages_of(folder)['stage1'])
     folder = load_config('kgl_folder.py', {'test_dataloader.dataset.pipeline.2.scale': (256, 256)})
     assert 'are (512, 512) in training and (256, 256)' in warnings_of(stages_of(folder)['stage1'])[0]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def test_bfloat16_and_best_checkpoint(tool, write_config, tmp_path):
     assert (
         json.loads((tmp_path / 'a/state.json').read_text())['stages']['stage1']['checkpoint'] == f'stage1/{best.name}'
     )
+
+
+def test_averaged_weights_are_tested_after_a_resume_as_without(tool, write_config, tmp_path):
+    config = write_config(
+        extra="custom_hooks = [dict(type='EMAHook', momentum=0.5)]\n"
+        "default_hooks = dict(checkpoint=dict(save_best='AP', rule='greater'))\n"
+    )
+    data = ['--data-options', 'val_fraction=0.3']
+    tool('train.py', config, '--work-dir', 'a', *data)
+    shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+    tool('train.py', config, '--work-dir', 'b', *data, '--resume', 'b/stage1/epoch_2.pth')
+    metrics = [json.loads((tmp_path / run / 'metrics.json').read_text()) for run in 'ab']
+    assert metrics[0] == metrics[1]
 
 
 def test_what_is_written_of_validation_is_of_the_checkpoint_that_was_tested(tool, write_config, tmp_path):

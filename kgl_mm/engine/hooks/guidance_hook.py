@@ -58,7 +58,7 @@ class GuidanceHook(Hook):
             if found.weak:
                 runner.logger.warning(
                     f'The source of the priors is weak: {found.reason}; they guide with weight {found.weight:.2f}. '
-                    'Train stage 1 longer or with max pooling, paint five maps and use --stage 2 --priors, or insist '
+                    'Train stage 1 longer or with max pooling, paint five maps and use --priors, or insist '
                     '(GuidanceHook(insist=True)).'
                 )
             else:

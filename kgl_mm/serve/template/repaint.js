@@ -25,8 +25,9 @@ function shown() {
 function list() {
   const maps = shown(), edited = state.maps.filter((map) => map.edited).length;
   at('count').textContent = `${maps.length} of ${state.maps.length} maps; ${edited} edited by hand`;
-  const items = maps.map(entry), there = at('list').children; // those that stay keep focus and picture
-  if (items.length !== there.length || items.some((item, i) => item !== there[i])) at('list').replaceChildren(...items);
+  const items = maps.map(entry), kept = new Set(items), there = at('list').children; // what stays keeps the focus
+  for (const item of [...there]) if (!kept.has(item)) item.remove();
+  items.forEach((item, i) => { if (there[i] !== item) at('list').insertBefore(item, there[i] || null); });
 }
 
 function entry(map) {
