@@ -41,13 +41,21 @@ def _holds(distribution: Distribution, package: str, origin: Path) -> bool:
     return editable and Path(url2pathname(urlparse(source['url']).path)).resolve() in origin.parents
 
 
+def _name(distribution: Distribution) -> str:
+    """Nothing where a pip that was killed left none."""
+    try:
+        return (distribution.metadata['Name'] or '').lower()
+    except FileNotFoundError:  # so says importlib_metadata, where a package has put it in place of Python's own
+        return ''
+
+
 def owners(package: str) -> set[str]:
     """The distributions that installed the files which ``import package`` finds: two, when laid over each other."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         return set()
     origin = Path(spec.origin).resolve()
-    names = {d: (d.metadata['Name'] or '').lower() for d in distributions()}  # of a pip that was killed there is none
+    names = {distribution: _name(distribution) for distribution in distributions()}
     named = {d: name for d, name in names.items() if name.removeprefix('onedl-').split('-')[0] == package}
     return {name for d, name in named.items() if _holds(d, package, origin)}
 
