@@ -113,9 +113,8 @@ def _resume_from(cfg: Config, checkpoint: Path) -> None:
     stages = {name: done for name, done in old.get('stages', {}).items() if name not in later}
     if folder.name in stages:
         stages[folder.name] = {key: value for key, value in stages[folder.name].items() if key != 'done'}
-    write_json(
-        root / 'state.json', dict(stages=stages)
-    )  # first, so that what a kill leaves half moved is known to be old
+    # first, so that what a kill leaves half moved is known to be old
+    write_json(root / 'state.json', dict(stages=stages))
     # what was made of the weights as they became then is not what they will become now
     made = [root / folder.name / (writer(stages_of(cfg)[folder.name]) or {}).get('out', 'priors'), root / PICTURE]
     put_aside(root, [*made, *(root / name for name in later)], old)
