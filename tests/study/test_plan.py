@@ -74,6 +74,7 @@ def test_a_variant_may_be_the_first_stage_alone(cfg):
         'ssp_kd_surface',
         'surface_many',
         'surface_search',
+        'surface_sources',
         'surface_targets',
     ],
 )
