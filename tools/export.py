@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument('--checkpoint', metavar='PATH', help='which one; a config needs it')
     parser.add_argument('--out', metavar='FILE', help='where to (default: WORK_DIR/export/NAME.onnx, or .xml)')
     parser.add_argument('--no-map', action='store_true', help='the score alone, without a heat map')
+    parser.add_argument('--data', metavar='DIR', help='where the images lie that it is compared on, if they have moved')
     args = parser.parse_args()
     cli.choose_device('cpu')
 
@@ -25,7 +26,7 @@ def main() -> None:
     require_mm()
     from kgl_mm.apis.export import export
 
-    export(args.model, args.format, args.int8, args.checkpoint, args.out, not args.no_map)
+    export(args.model, args.format, args.int8, args.checkpoint, args.out, not args.no_map, args.data)
 
 
 if __name__ == '__main__':

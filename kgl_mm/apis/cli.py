@@ -5,6 +5,7 @@ Nothing here imports torch before the arguments are parsed, so that a wrong word
 
 import argparse
 import ctypes
+import difflib
 import os
 import re
 import select
@@ -140,6 +141,9 @@ def configure(args: argparse.Namespace):
     options = key_values('--cfg-options', args.cfg_options)
     cfg = load_config(args.config, options)
     if os.environ.get('RANK', '0') == '0':
+        for key in {key.partition('.')[0] for key in options}:
+            if near := difflib.get_close_matches(key, cfg.keys() - {key}, 1, 0.85):
+                print(f'note: --cfg-options {key}: did you mean {near[0]}?', file=sys.stderr)
         for key, stays in overruled(cfg, options).items():
             print(f'note: --cfg-options {key} does not reach the stage that has its own: {stays}', file=sys.stderr)
     settings = key_values('--data-options', args.data_options)
@@ -187,8 +191,8 @@ def _value(text: str) -> Any:
 
     if quoted := re.fullmatch(r'([\'"])([^\'"]*)\1', text):
         return quoted[2]
-    is_word = re.search(r'[^][(),\s]\s*[[(]', text)  # with brackets inside
-    text = re.sub(r'\s*,\s*' if is_word else r'\s*([][(),])\s*', ',' if is_word else r'\1', text)
+    is_word = re.search(r'[^\]\[(),\s]\s*[\[(]', text)  # with brackets inside
+    text = re.sub(r'\s*,\s*' if is_word else r'\s*([\]\[(),])\s*', ',' if is_word else r'\1', text)
     try:
         return spaced(DictAction._parse_iterable(text.strip().replace(' ', '\0')))
     except (AssertionError, RecursionError):

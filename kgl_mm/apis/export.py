@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmengine.registry import DefaultScope
 
+from kgl_mm.engine.config import set_data
 from kgl_mm.errors import UsageError
 from kgl_mm.export.check import LOSS, Comparison, compare, refuse_what_differs, variations
 from kgl_mm.export.files import build, write_openvino
@@ -25,6 +26,7 @@ def export(
     checkpoint: str | None = None,
     out: str | None = None,
     with_map: bool = True,
+    data: str | None = None,
 ) -> Path:
     """Write a model as a file, run it by its own runtime beside the original, and keep it if both say the same.
 
@@ -35,12 +37,17 @@ def export(
         checkpoint: which one; a config needs it.
         out: where to; by default ``WORK_DIR/export/NAME.onnx`` or ``.xml``.
         with_map: whether the graph makes a heat map.
+        data: where the images lie that it is compared on, if they have moved.
     """
     for name in ('onnx', 'onnxscript', 'onnxruntime', *(['openvino'] if kind == 'openvino' else [])):
         if not find_spec(name):
             extra = 'openvino' if name == 'openvino' else 'export'
             raise UsageError(f"exporting needs {name}, which is not installed: pip install 'kgl_mm[{extra}]'")
     original = DefectInspector(target, checkpoint, device='cpu')
+    if data is not None:
+        if not Path(data).is_dir():
+            raise UsageError(f'--data {data}: no such folder')
+        set_data(original.network.config, data_root=data)
     path = _place(target, original.network.checkpoint, kind, out)
     images, labels = _images(original.network.config, 'test')
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,13 @@ def file_faults(pairs: Iterable[tuple[str, str | None]]) -> list[str]:
     return faults
 
 
+def refuse(dataset: object, faults: Sequence[str]) -> None:
+    """A usage error of one line where there are any."""
+    if faults:
+        number = f'{len(faults)} faults: ' if len(faults) > 1 else ''
+        raise UsageError(f'{type(dataset).__name__}: {number}{some(faults)}')
+
+
 def twins(paths: Sequence[str], splits: Sequence[str]) -> list[list[str]]:
     """Groups of byte-identical files that stand in more than one split."""
     groups = [list(zip(paths, splits, strict=True))]

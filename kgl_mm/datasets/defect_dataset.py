@@ -15,7 +15,7 @@ from kgl_mm.errors import UsageError, check_number
 
 from .binding import bind_priors, has_good_class
 from .cache import PipelineCache
-from .checks import file_faults, some, twins
+from .checks import file_faults, refuse, some, twins
 from .masks import decode
 from .seeding import SampleSeed
 from .splits import cut_by_unit, nested_order
@@ -240,9 +240,7 @@ class DefectDataset(BaseDataset):
         # a training that ends in a test should not learn at its end what is wrong there
         checked = samples if self.split == 'train' else chosen
         faults += file_faults((sample.img_path, sample.mask_path) for sample in checked)
-        if faults:
-            number = f'{len(faults)} faults: ' if len(faults) > 1 else ''
-            raise UsageError(f'{type(self).__name__}: {number}{some(faults)}')
+        refuse(self, faults)
         if self.split == 'train' and chosen and _is_dark(chosen[0].img_path):
             print_log(
                 f'Warning: {chosen[0].img_path} uses less than a quarter of its 16 bits: read with 8, few shades are '

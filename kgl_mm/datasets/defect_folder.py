@@ -11,11 +11,12 @@ from kgl_mm.files import locked, write_atomically
 from kgl_mm.image_files import HIDDEN, SUFFIXES, find_images
 from kgl_mm.registry import DATASETS
 
-from .checks import some
+from .checks import file_faults, refuse, some
 from .defect_dataset import SPLITS, DefectDataset, Sample
 from .splits import cut_by_unit
 
 MASKS = 'masks'
+LOSSLESS = ('.png', '.bmp', '.tif', '.tiff')
 
 
 @DATASETS.register_module()
@@ -79,13 +80,13 @@ class DefectFolder(DefectDataset):
         if self.labels == 'kind':
             self._metainfo['classes'] = ('good', *kinds[1:])
         units = {path: self._unit_of(path) for path in found}
-        splits = self._splits(found, units, given)
+        masks = self._masks({path for path, (kind, _) in found.items() if kind != self.good}, given)
+        splits = self._splits(found, units, masks, given)
         if self.split not in splits.values() and not (self.split == 'val' and self.val_fraction):
             raise UsageError(
                 f'{root}: its {len(set(units.values()))} units have no {self.split} part; '
                 'training, validation and test need one good unit each, at the least'
             )
-        masks = self._masks({path for path, (kind, _) in found.items() if kind != self.good}, given)
         samples = []
         for path, (kind, _) in found.items():
             label = kinds.index(kind) if self.labels == 'kind' else int(kind != self.good)
@@ -106,7 +107,9 @@ class DefectFolder(DefectDataset):
                 raise UsageError(
                     f'{part}: no folder {self.good!r} but {there}; where there are no good parts, an empty one'
                 )
-            raise UsageError(f"{part}: no folder {self.good!r} but {there}; name the good one, such as good='ok'")
+            raise UsageError(
+                f'{part}: no folder {self.good!r} but {there}; name the good one: --data-options good=NAME'
+            )
         return kinds
 
     def _inside(self, path: str) -> str:
@@ -124,10 +127,7 @@ class DefectFolder(DefectDataset):
         root = Path(self.data_root)
         there = {}
         for part in ('', *given):
-            masks = [path for path in find_images(root / part / MASKS) if path.lower().endswith('.png')]
-            there |= {self._inside(path)[: -len('.png')]: path for path in masks}
-        if not there:
-            return {}
+            there |= {self._inside(path).rpartition('.')[0]: path for path in find_images(root / part / MASKS)}
         found = {}
         for path in defective:
             stem = path.rpartition('.')[0]
@@ -142,6 +142,8 @@ class DefectFolder(DefectDataset):
                 raise UsageError(
                     f'{root}: {owners[mask]} and {path} would both get the mask {mask}; put masks into {where}'
                 )
+        if lossy := sorted(path for path in found.values() if not path.lower().endswith(LOSSLESS)):
+            raise UsageError(f'{some(lossy, most=3)}: compression blurs a mask; save it as {", ".join(LOSSLESS)}')
         if orphans := sorted(set(there.values()) - set(found.values())):
             print_log(
                 f'Warning: {len(orphans)} masks belong to no defective image: {some(orphans, most=3)}.',
@@ -150,7 +152,7 @@ class DefectFolder(DefectDataset):
             )
         return found
 
-    def _splits(self, found: dict, units: dict, given: list[str]) -> dict[str, str]:
+    def _splits(self, found: dict, units: dict, masks: dict, given: list[str]) -> dict[str, str]:
         """The split of every image: as its folder says, as it was drawn before, or drawn now."""
         if len(given) == len(SPLITS):
             return {path: split for path, (_, split) in found.items()}
@@ -161,7 +163,7 @@ class DefectFolder(DefectDataset):
         if not splits.keys() >= set(free):
             with locked(self.data_root):
                 splits = self._kept(file, found)  # which another process may have written meanwhile, of another seed
-                splits = self._drawn(file, splits, free, found, units, given)
+                splits = self._drawn(file, splits, free, found, units, masks, given)
         of_unit = {units[path]: split for path, split in splits.items()}
         if torn := sorted({units[path] for path, split in splits.items() if of_unit[units[path]] != split}):
             print_log(
@@ -172,11 +174,15 @@ class DefectFolder(DefectDataset):
             )
         return splits | fixed
 
-    def _drawn(self, file: Path, splits: dict, free: list, found: dict, units: dict, given: list) -> dict[str, str]:
+    def _drawn(
+        self, file: Path, splits: dict, free: list, found: dict, units: dict, masks: dict, given: list
+    ) -> dict[str, str]:
         """With the images that are new: those of a known unit join it, the others are drawn."""
         new = [path for path in free if path not in splits]
         if not new:
             return splits
+        # what is wrong is mended first, since a file that has gone since would be missed
+        refuse(self, file_faults((f'{self.data_root}/{path}', masks.get(path)) for path in new))
         of_unit = {units[path]: split for path, split in splits.items()}
         splits |= {path: of_unit[units[path]] for path in new if units[path] in of_unit}
         drawn = [path for path in new if path not in splits]
@@ -200,7 +206,10 @@ class DefectFolder(DefectDataset):
         except OSError as error:
             raise UsageError(f'{file}: cannot be read ({error.strerror})') from None
         if not rows or not {'path', 'split'} <= set(rows[0]) or any(row['split'] not in SPLITS for row in rows):
-            raise UsageError(f'{file}: not a table with columns path and split of {", ".join(SPLITS)}')
+            raise UsageError(
+                f'{file}: not a table with columns path and split of {", ".join(SPLITS)}, in UTF-8 and separated by '
+                'commas'
+            )
         vanished = [row['path'] for row in rows if row['path'] not in found]
         if vanished:
             raise UsageError(

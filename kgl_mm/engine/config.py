@@ -34,13 +34,13 @@ _PRETRAINED = {'type', 'checkpoint', 'prefix', 'map_location', '_scope_'}
 
 
 def find_config(path: str | Path) -> Path:
-    """A config by its path, or by its path inside this project from any directory."""
+    """A config by its path, or by its path inside this project from any directory; the suffix may be left out."""
     package = Path(kgl_mm.__file__).parent
     for folder in (Path(), package.parent, package / '.mim', package.parent / 'configs', package / '.mim' / 'configs'):
-        found = folder / path
-        if found.is_file():
-            return found
-    raise UsageError(f'{path}: no such config, neither here nor among those of kgl_mm')
+        for found in (folder / path, folder / f'{path}.py'):
+            if found.is_file():
+                return found
+    raise UsageError(f'{path}: no such config, file or directory here, nor a config of kgl_mm')
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:

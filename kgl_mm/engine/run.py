@@ -61,9 +61,12 @@ def run_stages(cfg: Config, resume: bool = False, only: str | None = None, prior
     use_safe_loading()
     root = Path(cfg.work_dir)
     stages = stages_of(cfg)
-    if cfg.get('unguided') and not cfg.get('val_dataloader'):
-        raise UsageError('unguided=True: validation data choose, and there are none: --data-options val_fraction=0.2')
     chosen = _chosen(cfg, stages, only, priors)
+    if cfg.get('unguided') and len({*chosen} & {*candidates_of(cfg)}) > 1 and not cfg.get('val_dataloader'):
+        raise UsageError(
+            'unguided=True: validation data choose, and there are none: --data-options val_fraction=0.2, or '
+            '--cfg-options unguided=False'
+        )
     fingerprints = {}
     for name in chosen:
         stores = _stores(name, stages, chosen, root, priors)

@@ -224,6 +224,8 @@ def find_checkpoint(cfg: Config, checkpoint: str | Path) -> tuple[Path, str, Con
     """A checkpoint, or that of a stage's directory, with the name and the config of its stage."""
     path = Path(checkpoint)
     if path.is_dir():
+        if done := finished(path):
+            raise UsageError(f'{path}: the work directory of a run; name a stage of it, such as {path / [*done][-1]}')
         path = stage_checkpoint(path) or path / 'epoch_*.pth'
     if not path.is_file():
         raise UsageError(f'{path}: no such checkpoint')

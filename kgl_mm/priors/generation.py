@@ -282,7 +282,7 @@ def _facts(prior: np.ndarray, sample, has_good: bool) -> dict:
     facts = dict(constant=bool(prior.min() == prior.max()))
     if 'gt_label' in sample:
         facts['label'] = int(not has_good or bool(torch.as_tensor(sample.gt_label).flatten()[0]))
-    if facts.get('label') and 'mask' in sample:
+    if facts.get('label') and 'mask' in sample and sample.mask.any():  # nobody can hit an empty one
         scores = quality(prior, sample.mask[0].cpu().numpy(), binarize(prior))
         facts['quality'] = {name: round(value, 4) for name, value in scores.items()}
     return facts

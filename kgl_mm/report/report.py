@@ -63,6 +63,9 @@ def write_report(root: str | Path) -> Path:
     if finds_boxes(run):  # nothing is good or defective there
         sections = [section for section in sections if section[0] not in ('threshold', 'labels')]
     drawn = [(key, name, _section(name, make)) for key, name, make in sections]
+    if gone := sum(not Path(name).is_file() for name in names):
+        where = f'{gone} of {len(names)} test images are not where they were, seen from {Path.cwd()}'
+        print_log(f'report: {where}: their pictures are missing.', logger='current', level=logging.WARNING)
     path = Path(root, REPORT)
     title = f'Inspection report: {path.resolve().parent.name}'
     write_atomically(path, page.render(title, _lead(run), drawn, payload(run, names)))

@@ -19,7 +19,7 @@ from kgl_mm.datasets.binding import has_good_class
 from kgl_mm.datasets.masks import decode, read_mask
 from kgl_mm.datasets.transforms import LoadPrior
 from kgl_mm.engine.config import innermost, set_data
-from kgl_mm.engine.stages import READER, writer
+from kgl_mm.engine.stages import ALONE, READER, writer
 from kgl_mm.errors import UsageError, check_choice, check_number, first_line
 from kgl_mm.priors import PriorStore, binarize, painted_mask, png
 from kgl_mm.report.data import Run, Stage, read_run
@@ -294,8 +294,9 @@ def _reads(stage: Stage) -> bool:
 
 
 def _reader(run: Run) -> Stage | None:
-    """The first stage that reads priors, else any whose config is there."""
+    """The first stage that is taught by priors, else any whose config is there."""
     stages = [stage for stage in run.stages if (stage.config or {}).get('train_dataloader')]
+    stages.sort(key=lambda stage: stage.name.endswith(ALONE))  # which reads them and ignores them
     return next(filter(_reads, stages), stages[-1] if stages else None)
 
 
@@ -321,18 +322,20 @@ def _images(cfg: Config, data: str | Path | None) -> tuple[list[dict], bool]:
 
 
 def _command(run: Run | None, stage: Stage | None, roots: list[Path], data: str | Path | None) -> str:
-    """What trains the guided stage again; of a run without one, what trains that of another config."""
-    words = ['python', 'tools/train.py', 'CONFIG', '--stage', '2']
+    """What trains with these maps; of a run without a guided stage, what trains that of another config."""
+    words, last = ['python', 'tools/train.py', 'CONFIG'], '2'
     if stage and _reads(stage):
+        last = stage.name
         left = sorted(stage.folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
         name = left[-1].name if left else 'CONFIG'  # as the run called it
         there = Path(kgl_mm.__file__).parents[1] / 'configs' / name
-        words[2:] = [f'configs/{name}' if there.is_file() else name, '--stage', stage.name]
-    if len(roots) == 1:
+        words[2] = f'configs/{name}' if there.is_file() else name
+        data = data or innermost(stage.config.train_dataloader.dataset).get('data_root')
+    if len(roots) == 1:  # of all stages that read priors, among which validation data may choose
         words += ['--priors', str(roots[0])]
         words += ['--work-dir', f'{run.root}_repainted'] if run else []
     elif run:  # those of cross-fitted parts, which stage 2 finds itself
-        words += ['--work-dir', str(run.root)]
+        words += ['--stage', last, '--work-dir', str(run.root)]
     if data:
         words += ['--data', str(data)]
     return shlex.join(words)

@@ -291,6 +291,35 @@ def test_twelve_bits_in_sixteen_are_warned_of(tmp_path, warnings_of, brightest, 
     assert sum('uses less than a quarter of its 16 bits' in each for each in said) == number
 
 
+@pytest.mark.parametrize('suffix', ['.bmp', '.tif', '.jpg'])
+def test_masks_of_other_formats_count_if_they_lose_nothing(root, load, picture, suffix):
+    mask = picture(root / f'masks/scratch/scratch_03{suffix}', mark=1)
+    if suffix == '.jpg':
+        with pytest.raises(UsageError, match=r'scratch_03\.jpg: compression blurs a mask'):
+            DefectFolder(str(root))
+        return
+    found = {path: row['mask_path'] for part in load(root).values() for path, row in part.items() if row['mask_path']}
+    assert found == {'scratch/scratch_03.png': str(mask)}
+
+
+@pytest.mark.parametrize('known', [False, True])
+def test_what_is_wrong_with_images_is_said_before_they_are_drawn(root, load, picture, known):
+    """Else they would be missed when they are gone."""
+    if known:
+        load(root)
+    there = (root / 'split.csv').read_bytes() if known else None
+    (root / 'good/broken.png').write_text('no image')
+    wrong = picture(root / 'masks/dent/new.png', size=(3, 3), mark=1)
+    picture(root / 'dent/new.png')
+    with pytest.raises(UsageError, match=r'2 faults: .*broken\.png.*mask and image differ|2 faults: .*differ.*broken'):
+        DefectFolder(str(root))
+    assert ((root / 'split.csv').read_bytes() if known else None) == there
+    assert (root / 'split.csv').exists() is known
+    (root / 'good/broken.png').unlink()
+    wrong.unlink()
+    assert sum(map(len, load(root).values())) == 36
+
+
 def test_two_images_never_share_a_mask(fill, picture):
     root = fill(train__good=6, train__dent=6, test__good=2, test__dent=2)
     for split in ('train', 'test'):

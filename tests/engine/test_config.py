@@ -14,7 +14,7 @@ def cfg():
 
 def test_configs_are_found_by_path_and_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_config('configs/vgg16_ksdd.py') == find_config('vgg16_ksdd.py')
+    assert find_config('configs/vgg16_ksdd.py') == find_config('vgg16_ksdd.py') == find_config('vgg16_ksdd')
     (tmp_path / 'vgg16_ksdd.py').write_text('')
     assert find_config('vgg16_ksdd.py').resolve() == tmp_path / 'vgg16_ksdd.py'  # what is here comes first
     with pytest.raises(UsageError, match='no such config'):

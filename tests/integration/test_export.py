@@ -1,6 +1,7 @@
 """``tools/export.py`` behind a training: the file says what the test said, or there is none."""
 
 import csv
+import shutil
 from importlib.util import find_spec
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_a_file_is_as_the_test_or_is_not_written(trained, tool, run_here, monkey
     status, errors = run_here('export.py', 'run')
     assert status == 2
     assert 'run.onnx is of an export before' in errors
+
+    monkeypatch.setattr(check, 'SCORES', 1e-4)
+    moved = trained.parent / 'moved'
+    shutil.copytree(surfaces, moved)
+    done = tool('export.py', 'run', '--data', moved, '--out', 'other/b.onnx')
+    assert 'Compared on 51 test images' in done.stdout
+    status, errors = run_here('export.py', 'run', '--data', 'absent')
+    assert status == 2
+    assert '--data absent: no such folder' in errors
 
     done = tool('predict.py', trained / 'export/run.onnx', surfaces / 'kos01')
     assert '6 images: ' in done.stdout

@@ -184,6 +184,13 @@ def test_validation_data_choose_between_guidance_and_none(run_here, write_guided
     """Without guidance the stage is what a run with a weight of 0 makes of it, and the better one is the run's."""
     config = str(write_guided())
     data = ('--data-options', 'val_fraction=0.3', '--cfg-options')
+    alone = ('--work-dir', 'd', '--no-validate', *data, 'unguided=True')
+    status, said = run_here('train.py', config, *alone)
+    assert status == 2
+    assert '--cfg-options unguided=False' in said
+    assert not (tmp_path / 'd/stage1').exists()
+    status, said = run_here('train.py', config, *alone, '--stage', '1')  # nothing to choose between
+    assert not status, said
     status, said = run_here('train.py', config, '--work-dir', 'a', *data, 'unguided=True')
     assert not status, said
     weight = (

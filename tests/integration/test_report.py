@@ -49,7 +49,15 @@ def test_a_run_of_two_stages_has_all_of_it(run_here, write_guided, tmp_path):
     (tmp_path / 'a/report.html').unlink()
     status, said = run_here('report.py', 'a')
     assert status == 0, said
+    assert 'not where they were' not in said
     assert Page(tmp_path / 'a/report.html').data == before
+    elsewhere = tmp_path / 'elsewhere'
+    shutil.copytree(tmp_path / 'a', elsewhere / 'a')
+    table = elsewhere / 'a/stage2/test_scores.csv'
+    table.write_text(table.read_text().replace(str(tmp_path), 'from/here'))
+    status, said = run_here('report.py', str(elsewhere / 'a'))
+    assert status == 0, said
+    assert 'test images are not where they were, seen from' in said
     # a test elsewhere knows of no training
     status, said = run_here('test.py', str(config), 'a/stage2', '--work-dir', 'b', *words)
     assert status == 0, said

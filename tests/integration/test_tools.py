@@ -135,6 +135,13 @@ def test_bad_input_gets_one_sentence(run_here, write_config, tmp_path, words, se
     assert not (tmp_path / 'ran').exists()
 
 
+def test_a_key_that_is_nearly_one_of_the_config_is_asked_about(run_here, write_config):
+    write_config()
+    _, errors = run_here('train.py', 'tiny.py', '--data', 'absent', '--cfg-options', 'optim_wraper.x=3', 'rounds=2')
+    (note,) = [line for line in errors.splitlines() if line.startswith('note: ')]
+    assert note == 'note: --cfg-options optim_wraper: did you mean optim_wrapper?'
+
+
 SCRIPTS = {
     'dist_train.sh': ['CONFIG'],
     'dist_test.sh': ['CONFIG', 'CHECKPOINT'],

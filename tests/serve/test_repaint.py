@@ -175,9 +175,7 @@ def masked(gallery, tmp_path):
     return gallery
 
 
-@pytest.mark.parametrize(
-    ('steps', 'words'), [([], 'CONFIG --stage 2'), ([dict(type='kgl_mm.LoadPrior')], 'own.py --stage last')]
-)
+@pytest.mark.parametrize(('steps', 'words'), [([], 'CONFIG'), ([dict(type='kgl_mm.LoadPrior')], 'own.py')])
 def test_the_command_names_a_config_that_reads_priors(tmp_path, steps, words):
     config = Config(dict(train_dataloader=dict(dataset=dict(pipeline=steps))))
     (tmp_path / 'own.py').touch()
@@ -186,6 +184,18 @@ def test_the_command_names_a_config_that_reads_priors(tmp_path, steps, words):
     assert command == (
         f"python tools/train.py {words} --priors '{tmp_path}/a store' --work-dir {tmp_path}_repainted --data 'my data'"
     )
+
+
+def test_the_command_trains_what_priors_teach_on_the_images_of_the_run(tmp_path):
+    dataset = dict(data_root='parts', pipeline=[dict(type='kgl_mm.LoadPrior')])
+    config = Config(dict(train_dataloader=dict(dataset=dataset)))
+    run = Run(tmp_path, [Stage(name, tmp_path, config=config) for name in ('stage1', 'stage2_unguided', 'stage2')])
+    run.stages[0].config = None
+    reader = gallery_module._reader(run)
+    assert reader.name == 'stage2'
+    one, two = (gallery_module._command(run, reader, [tmp_path] * n, None) for n in (1, 2))
+    assert one == f'python tools/train.py CONFIG --priors {tmp_path} --work-dir {tmp_path}_repainted --data parts'
+    assert two == f'python tools/train.py CONFIG --stage stage2 --work-dir {tmp_path} --data parts'
 
 
 def test_masks_play_the_human_in_a_copy(masked, store, tmp_path):
