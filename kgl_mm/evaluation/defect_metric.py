@@ -103,8 +103,9 @@ class DefectMetric(BaseMetric):
             None if x is None else torch.as_tensor(x).detach().float().cpu()[0].numpy()
             for x in (sample['pred_map'], sample.get('mask'))
         )
+        height, width = (sample.get('img_shape') or map.shape)[:2]  # what padding added is no part of it
         try:
-            self._pixels.add(tuple(image.values()), map, mask, is_good)
+            self._pixels.add(tuple(image.values()), map[:height, :width], mask, is_good)
         except UsageError as error:
             raise UsageError(f'{image["img_path"]}: {error}') from None
 

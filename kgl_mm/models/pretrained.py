@@ -42,7 +42,8 @@ def _check(network: nn.Module, settings: dict, name: str) -> None:
         raise UsageError(f'{name}.init_cfg: {path} cannot be loaded ({first_line(error)})') from error
     wanted = {name: value.shape for name, value in network.state_dict().items() if value.ndim}
     weights = {name: x for name, x in saved.items() if isinstance(x, torch.Tensor)}
-    found = {name.removeprefix(prefix): x.shape for name, x in weights.items() if name.startswith(prefix)}
+    start = prefix or 'module.'  # which mmengine leaves out too
+    found = {name.removeprefix(start): x.shape for name, x in weights.items() if name.startswith(prefix)}
     if prefix and not found:
         raise UsageError(f'{name}.init_cfg: {path} cannot be loaded (nothing in it begins with {prefix})')
     if lacking := [name for name, shape in wanted.items() if found.get(name) != shape]:

@@ -46,7 +46,8 @@ class AnomalyMap(SaliencyMethod):
         def result(_score: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
                 if not gradients:
-                    return resize(finished(self.head.combined(feats[-1])), images.shape[2:])
+                    maps = resize(finished(self.head.combined(feats[-1])), images.shape[2:])
+                    return maps if self.raw else maps.clamp(max=1)  # interpolation may round up
                 # the target is the logarithm of the score
                 slopes = gradients[-1].abs().sum(1) * self.head.score(feats[-1])[:, None, None]
                 return finished(_blurred(slopes, self.head.blur))

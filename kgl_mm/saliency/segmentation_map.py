@@ -30,7 +30,8 @@ class SegmentationMap(SaliencyMethod):
 
         def result(_score: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():  # once more, since a head that injects nothing does not segment by itself
-                logits = self.head.segment(tuple(feature.float() for feature in feats[-1]))
-            return resize(logits[:, 0].sigmoid(), images.shape[2:])
+                dtype = next(self.head.seg_branch.parameters()).dtype
+                logits = self.head.segment(tuple(feature.to(dtype) for feature in feats[-1]))
+            return resize(logits[:, 0].float().sigmoid(), images.shape[2:])
 
         return result

@@ -398,6 +398,16 @@ def with_maps(masks, size=None):
     return samples
 
 
+def test_what_padding_added_to_an_image_is_no_pixel_of_it():
+    padded, bare = with_maps('some', (8, 9)), with_maps('some', (8, 9))
+    for sample, other in zip(padded, bare, strict=True):
+        sample.set_metainfo(dict(img_shape=(6, 5)))
+        other.pred_map = other.pred_map[:, :6, :5]
+    padded[0].set_gt_label(0)
+    bare[0].set_gt_label(0)
+    assert evaluate(padded)[0] == evaluate(bare)[0]
+
+
 def test_pixel_metrics_where_there_are_maps_and_masks(log):
     samples = with_maps('all')
     result, metric = evaluate(samples)

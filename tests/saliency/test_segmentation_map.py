@@ -56,6 +56,13 @@ def test_it_speaks_also_where_nothing_is_injected(images):
     assert SegmentationMap(model, amp=True)(images).shape == (3, 16, 24)
 
 
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16, torch.float16])
+def test_it_speaks_in_the_precision_of_the_model(guided, images, dtype):
+    exact = SegmentationMap(guided)(images)
+    found = SegmentationMap(guided.to(dtype))(images.to(dtype))
+    assert (found.float() - exact).abs().max() < 0.03
+
+
 def test_a_model_without_a_branch_is_refused(classifier):
     with pytest.raises(UsageError, match='0 heads that segment'):
         SegmentationMap(classifier(dict(type='kgl_mm.SlimVGG'), 64))

@@ -141,7 +141,7 @@ class TeacherStudentDetector(BaseClassifier):
         if self.blocks:
             fused = [block(feature) for block, feature in zip(self.blocks, learned, strict=True)]
             predictions = [
-                SSPConv.loss(predicted, x) / x.square().mean().clamp_min(1e-8)
+                SSPConv.loss(predicted, x) / SSPConv.loss(torch.zeros_like(x), x).clamp_min(1e-8)
                 for (_, predicted), x in zip(fused, learned, strict=True)
             ]
             learned = [feature for feature, _ in fused]

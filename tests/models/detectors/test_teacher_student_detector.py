@@ -193,6 +193,28 @@ def test_a_batch_of_one_small_image_and_mixed_precision():
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
 
 
+def test_the_error_of_a_prediction_is_as_large_in_half_precision():
+    model = detector(ssp=dict(attention='none'))
+    with torch.no_grad():
+        for weight in model.student.parameters():
+            weight *= 500 if weight.ndim == 1 else 1  # norms: squares of what it puts out are beyond float16
+    exact = model(images(), samples(0, 0), mode='loss')['loss_ssp']
+    with torch.autocast('cpu', torch.float16):
+        half = model(images(), samples(0, 0), mode='loss')['loss_ssp']
+        assert model.student(images())[-1].dtype == torch.float16
+        assert model.student(images())[-1].square().mean().isinf()
+    assert exact > 0
+    assert float(half) == pytest.approx(float(exact), rel=0.02)
+
+
+def test_a_map_never_exceeds_what_a_map_may_be():
+    model = detector().eval()
+    model.head.map_scale.fill_(1e-12)
+    with torch.no_grad():
+        found = model(images(2, (33, 47)), samples(0, 0), mode='predict')
+    assert max(float(sample.pred_map.max()) for sample in found) == 1
+
+
 def saved(tmp_path, prefix, channels=(4, 8, 8)):
     torch.manual_seed(7)
     trained = MODELS.build(dict(TEACHER, channels=channels))
@@ -202,10 +224,12 @@ def saved(tmp_path, prefix, channels=(4, 8, 8)):
     return path, trained
 
 
-@pytest.mark.parametrize('prefix', ['', 'backbone.', 'backbone'])
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'backbone', 'module.'])
 def test_the_weights_of_a_teacher_come_in_one_line(tmp_path, prefix):
-    path, trained = saved(tmp_path, 'backbone.' if prefix else '')
-    init = dict(type='Pretrained', checkpoint=path) | (dict(prefix=prefix) if prefix else {})
+    path, trained = saved(tmp_path, 'backbone.' if prefix == 'backbone' else prefix)
+    init = dict(type='Pretrained', checkpoint=path)
+    if prefix not in ('', 'module.'):  # torch puts the latter before the names of a model on several GPUs
+        init['prefix'] = prefix
     model = detector(teacher=dict(TEACHER, init_cfg=init))
     model.init_weights()
     assert all(torch.equal(a, b) for a, b in zip(model.teacher.parameters(), trained.parameters(), strict=True))

@@ -234,6 +234,7 @@ def test_three_classes_and_any_backbone_with_a_neck_that_keeps_maps():
         (dict(seg_pooling=['avg']), r"seg_pooling=\['avg'\]: not one of avg, max, max_avg"),
         (dict(inject='maybe'), "inject='maybe': not one of True, False"),
         (dict(norm_cfg='BN'), "norm_cfg='BN': not a dict"),
+        (dict(num_classes=1), 'num_classes=1: not a whole number of 2 or more'),
         (dict(in_channels='x'), "in_channels='x': not a whole number of 1 or more"),
         (dict(in_index='x'), "in_index='x': not a whole number"),
         (dict(fine_index='x', fine_channels=3), "fine_index='x': not a whole number, nor None"),
