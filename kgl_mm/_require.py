@@ -1,11 +1,18 @@
 """The mm packages come in two families with the same import names, so neither can be a hard requirement."""
 
 import importlib
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 NEEDED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmpretrain')
-REMEDY = "install one family of the mm packages with: pip install 'kgl_mm[onedl]' (in a checkout: make venv)"
+_HERE = Path(__file__).parents[1] / '.venv/bin/activate'
+REMEDY = (
+    f'source {_HERE} first'
+    if _HERE.exists() and Path(sys.prefix) != _HERE.parents[1]
+    else "install one family of the mm packages with: pip install 'kgl_mm[onedl]' (in a checkout: make venv)"
+)
 
 
 def require_mm(needed: Sequence[str] = NEEDED) -> None:

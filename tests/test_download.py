@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import re
 import struct
 import threading
 import zipfile
@@ -169,6 +170,12 @@ def test_a_hostile_archive_unpacks_nothing(server, small, tmp_path, name):
     assert leftovers(tmp_path) == ['data']
 
 
+def test_an_archive_may_name_its_own_folder(tmp_path):
+    (tmp_path / 'a.zip').write_bytes(archive({'./': b'', 'kos00/Part0.jpg': b'x'}))
+    download_data.unpack(tmp_path / 'a.zip', tmp_path / 'here')
+    assert (tmp_path / 'here/kos00/Part0.jpg').read_bytes() == b'x'
+
+
 def test_content_other_than_expected_is_refused(small, tmp_path):
     with pytest.raises(download_data.DownloadError, match='12 images, 3 of them defective, instead of 12 and 4'):
         download_data.download(small._replace(parts={'all': ('kos*/Part?.jpg', 12, 4)}), tmp_path)
@@ -231,9 +238,11 @@ def test_the_command_says_where_and_under_which_licence(server, small, tmp_path,
     assert 'CC BY-NC-SA 4.0' in said
 
 
-@pytest.mark.parametrize('url', ['http://127.0.0.1:1/gone', 'ftp://host/archive', 'archive.zip'])
+@pytest.mark.parametrize(
+    'url', ['http://127.0.0.1:1/gone', 'ftp://host/archive', 'archive.zip', 'http://a b/x', 'http://[::1/x']
+)
 def test_the_command_ends_with_one_sentence(small, tmp_path, url):
-    with pytest.raises(SystemExit, match=rf'^{url}: .*\.$'):
+    with pytest.raises(SystemExit, match=rf'^{re.escape(url)}: [^\n]*$'):
         download_data.main(['ksdd', '--dest', str(tmp_path), '--url', url])
 
 

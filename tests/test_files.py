@@ -1,5 +1,6 @@
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -100,3 +101,31 @@ def test_a_second_process_in_a_folder_is_told_and_none_where_the_first_is_gone(t
     finally:
         process.kill()
         os.kill(child, signal.SIGKILL)
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    path, seen, fsync = tmp_path / 'file', [], os.fsync
+
+    def spy(descriptor):
+        status = os.fstat(descriptor)
+        seen.append((None if stat.S_ISDIR(status.st_mode) else status.st_size, path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', spy)
+    write_atomically(path, b'new')
+    assert seen == [(3, False), (None, True)]
+
+
+def test_two_processes_that_write_one_file_have_temporary_ones_of_their_own(tmp_path, monkeypatch):
+    path, fsync = tmp_path / 'file', os.fsync
+
+    def another_one_writes(descriptor):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'fsync', fsync)
+            patch.setattr(os, 'getpid', lambda: 1)
+            write_atomically(path, b'theirs')
+        monkeypatch.setattr(os, 'fsync', fsync)
+
+    monkeypatch.setattr(os, 'fsync', another_one_writes)
+    write_atomically(path, b'mine')
+    assert path.read_bytes() == b'mine'

@@ -3,9 +3,11 @@
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+import kgl_mm._require
 from kgl_mm._require import require_mm, transformers_limit
 
 # None in sys.modules makes Python answer an import as if the package were not there.
@@ -46,6 +48,16 @@ def test_a_component_says_in_one_sentence_what_to_install(hidden, component):
     last_line = done.stderr.strip().splitlines()[-1]
     assert last_line.startswith(f'ImportError: kgl_mm needs {hidden}, which is not installed; ')
     assert "pip install 'kgl_mm[onedl]'" in last_line
+
+
+def test_in_a_checkout_with_an_environment_it_says_to_enter_it(tmp_path):
+    for name in ('kgl_mm/_require.py', '.venv/bin/activate'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('')
+    (tmp_path / 'kgl_mm/_require.py').write_bytes(Path(kgl_mm._require.__file__).read_bytes())
+    code = f'import sys; sys.path[:0] = [{str(tmp_path / "kgl_mm")!r}]; from _require import REMEDY; print(REMEDY)'
+    assert python(code).stdout.strip() == f'source {tmp_path}/.venv/bin/activate first'
+    assert 'make venv' in python(f'import sys; sys.prefix = {str(tmp_path / ".venv")!r}; {code}').stdout
 
 
 @pytest.fixture

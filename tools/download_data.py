@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 import zlib
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
@@ -102,7 +103,7 @@ def fetch(url: str, part: Path, size: int | None) -> None:
         if error.code == 416:  # nothing follows what is there: its hash decides
             return
         raise DownloadError(f'{url}: the server answers {error.code} {error.reason}') from error
-    except (URLError, ConnectionError, TimeoutError) as error:
+    except (URLError, ConnectionError, TimeoutError, HTTPException, ValueError) as error:
         raise DownloadError(f'{url}: no connection ({error}); run it again to go on') from error
     if total is not None and done < total:
         raise DownloadError(f'{url}: the transfer stopped at {done} of {total} bytes; run it again to go on')
@@ -118,7 +119,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 if (
                     path.is_absolute()
                     or '..' in path.parts
-                    or ':' in path.parts[0]
+                    or ':' in ''.join(path.parts[:1])
                     or stat.S_ISLNK(member.external_attr >> 16)
                 ):
                     raise DownloadError(f'{archive}: refused, since its member {member.filename!r} leads outside')

@@ -30,6 +30,7 @@ def main() -> None:
         metavar='A',
         help='add "A or B": of each fold and seed the one that is better on validation data',
     )
+    parser.add_argument('--metric', help='of the differences and the picture, such as AUROC or AUPRO (default: AP)')
     parser.add_argument('--by-table', action='store_true', help='tell runs apart by the name of their table')
     parser.add_argument('--out', type=Path, help='where to write, without suffix (default: summary beside the table)')
     args = parser.parse_args()
@@ -51,7 +52,8 @@ def main() -> None:
     if twice := [result for result, count in results.items() if count > 1]:
         raise UsageError(f'{" ".join(filter(None, twice[0]))}, and {len(twice)} in all, are in several of the tables')
     refuse_mixed(rows)
-    print(report(rows, args.out or args.tables[0].with_name('summary'), args.compare, args.split, args.better))
+    out = args.out or args.tables[0].with_name('summary')
+    print(report(rows, out, args.compare, args.split, args.better, args.metric))
 
 
 if __name__ == '__main__':

@@ -30,6 +30,7 @@ def report(
     pairs: Sequence[tuple[str, str]] = (),
     split: str = 'test',
     choices: Sequence[Sequence[str]] = (),
+    compared: str | None = None,
 ) -> str:
     """Write ``OUT.csv``, ``OUT.md`` and ``OUT.png``; returns the text, which is Markdown.
 
@@ -40,11 +41,15 @@ def report(
         split: ``'test'`` or ``'val'``.
         choices: of groups, of which validation data choose for each fold and seed; ``'A or B'`` is such a group. A
             stage that was trained with and without guidance is chosen from in any case where validation data can.
+        compared: the metric of differences and picture; by default the first that there is, which choices are made by.
     """
     groups = groups_of(rows)
     metric = metric_of(groups, split)
     chosen, notes = with_or_without(groups, metric)
     groups += [better(groups, labels, metric) for labels in choices] + chosen
+    if compared and not any(row.get(f'{split}_{compared}', '') != '' for row in rows):
+        raise UsageError(f'--metric {compared}: no row has it')
+    metric = compared or metric
     for label in itertools.chain(*pairs):
         called(label, groups, '--compare')
     lines = summarise(groups, split)

@@ -77,7 +77,7 @@ class Study:
 
     def _is_known(self, cell: Cell, stage: str, origin: dict[str, Origin]) -> bool:
         row = self.table.find(cell, stage)
-        if row is None or row['status'] != 'done' or self.table.is_of_another(row):
+        if row is None or row['status'] != 'done':
             return False
         return row['key'] == origin[stage].key or (self.keep_stale and is_stale(row))
 

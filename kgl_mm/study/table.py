@@ -20,7 +20,10 @@ ORIGIN = (
 
 
 class Table:
-    """The rows in ``results.csv``, by what they are the result of: the fold, the seed, the varied fields, the stage."""
+    """The rows in ``results.csv``, by what they are the result of: the fold, the seed, the varied fields, the stage.
+
+    Those of another config stay beside, each in a place of its own.
+    """
 
     def __init__(self, path: Path, varied: list[str], config: str = '') -> None:
         self.path = path
@@ -36,7 +39,8 @@ class Table:
             self.rows[self._identity(row)] = row
 
     def _identity(self, row: dict) -> tuple:
-        return (*(str(row[name]) for name in self.varied), row['seed'], row['fold'], row['stage'])
+        another = row['config'] if self.is_of_another(row) else ''
+        return (*(str(row[name]) for name in self.varied), row['seed'], row['fold'], row['stage'], another)
 
     def is_of_another(self, row: dict) -> bool:
         """Whether it is known to come of another config, or of other data, than new rows do."""
@@ -47,11 +51,12 @@ class Table:
 
     def _begin(self, cell: Cell, stage: str) -> dict:
         settings = {name: str(value) for name, value in cell.settings.items()}
-        return dict(settings, seed=str(cell.seed), fold='' if cell.fold is None else str(cell.fold), stage=stage)
+        fold = '' if cell.fold is None else str(cell.fold)
+        return dict(settings, seed=str(cell.seed), fold=fold, stage=stage, config=self.config)
 
     def expect(self, cell: Cell, stage: str, origin: Origin) -> None:
         """A row in the place of one that is yet to come."""
-        row = self._begin(cell, stage) | dict(status='planned', key=origin.key, config=self.config)
+        row = self._begin(cell, stage) | dict(status='planned', key=origin.key)
         self.rows[self._identity(row)] = row
 
     def add(self, cell: Cell, stage: str, origin: Origin, folder: Path, error: str = '') -> None:
@@ -68,7 +73,7 @@ class Table:
                 f'{split}_{name}': splits[split][name] for split in splits for name in FOUND if name in splits[split]
             }
             row['trust'] = read_json(folder / 'state.json')['stages'][stage].get('trust', '')
-        self.rows[self._identity(row)] = row | dict(config=self.config, code=code_hash(origin.uses), stale='')
+        self.rows[self._identity(row)] = row | dict(code=code_hash(origin.uses), stale='')
 
     def write(self) -> None:
         found = [f'{split}_{name}' for split in ('test', 'val') for name in FOUND]

@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from kgl_mm.apis import DefectInspector
+from kgl_mm.apis.predict import _place
 from kgl_mm.errors import UsageError
 from kgl_mm.inspection import Threshold
 
@@ -294,3 +295,33 @@ def test_weights_of_another_model_and_no_probabilities(make, images):
     torch.save(saved, folder / 'epoch_1.pth')
     with pytest.raises(UsageError, match='not a checkpoint of this model'):
         DefectInspector(folder, device='cpu')
+
+
+def test_maps_have_no_part_in_what_pads_an_image(make, images):
+    folder = make(GUIDED, steps='')
+    config = folder / 'config.py'
+    config.write_text(config.read_text().replace('to_rgb=True)', 'to_rgb=True, pad_size_divisor=64)'))
+    for result, image in zip(DefectInspector(folder, device='cpu')(images), images, strict=True):
+        assert result.map.shape == image.shape[:2]
+
+
+def test_a_new_image_needs_no_prior_where_the_test_has_them(make, images):
+    inspector = DefectInspector(make(steps="dict(type='Resize', scale=(32, 48)),"), device='cpu')
+    expected = inspector(images[0])[0].score
+    priors = "dict(type='kgl_mm.LoadPrior', store='gone'), dict(type='kgl_mm.BinarizePrior'),"
+    steps = f"dict(type='Resize', scale=(32, 48)), {priors}"
+    assert DefectInspector(make(steps=steps), device='cpu')(images[0])[0].score == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('value', [-0.1, 1.1, 'x'])
+def test_a_threshold_is_a_probability(make, value):
+    with pytest.raises(UsageError, match='threshold='):
+        DefectInspector(make(), device='cpu').threshold = value
+
+
+def test_pictures_stay_in_their_folder(tmp_path):
+    used = set()
+    names = ['../../x.png', '/etc/x.png', 'a/../../x.png', 'b/x.png', 'x.png']
+    places = [_place(tmp_path, name, used) for name in names]
+    assert all(place.resolve().is_relative_to(tmp_path.resolve()) for place in places)
+    assert len(set(places)) == len(names)

@@ -6,6 +6,7 @@ import pytest
 from mmengine.registry import DATASETS, DefaultScope
 
 from kgl_mm.datasets import box_dataset
+from kgl_mm.datasets.transforms import PackBoxes
 from kgl_mm.errors import UsageError
 from kgl_mm.priors.sources.base import good_indices
 
@@ -305,3 +306,11 @@ def test_the_same_image_in_two_parts_is_warned_of(tmp_path, monkeypatch):
     monkeypatch.setattr(box_dataset, 'print_log', lambda text, *_, **__: said.append(text))
     voc(root, test_fraction=0.5)
     assert '1 images stand in more than one split' in said[0]
+
+
+def test_a_box_without_width_or_height_is_taken_away():
+    results = dict(
+        img=np.zeros((9, 9, 3), np.uint8), gt_bboxes=[[1, 1, 1, 5], [1, 1, 5, 1], [1, 1, 2, 2]],
+        gt_bboxes_labels=np.array([0, 1, 2]),
+    )  # fmt: skip
+    assert PackBoxes()(results)['data_samples'].gt_instances.labels.tolist() == [2]

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,7 @@ from mmcv.transforms import (
 from mmengine.dataset import Compose
 from mmpretrain.datasets.transforms import ResizeEdge
 
+from kgl_mm.datasets import cache as cache_module
 from kgl_mm.datasets.cache import PipelineCache
 from kgl_mm.datasets.transforms import LoadMask
 from kgl_mm.errors import UsageError
@@ -335,3 +337,15 @@ def test_two_processes_write_at_once(infos, tmp_path):
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0], failures.get(timeout=5)
     assert not list(Path(folder).glob('.*')), 'temporary files are left'
+
+
+def test_what_the_cache_keeps_belongs_to_a_version_and_to_a_nanosecond(tmp_path, monkeypatch):
+    path, info = tmp_path / 'a.bmp', dict(img_path=str(tmp_path / 'a.bmp'), gt_label=0)
+    for time, shade in ((10**18, 10), (10**18 + 1, 20)):
+        cv2.imwrite(str(path), np.full((4, 4, 3), shade, np.uint8))
+        os.utime(path, ns=(time, time))
+        assert PipelineCache([mmcv.LoadImageFromFile()], str(tmp_path / 'cache'))(dict(info))['img'].max() == shade
+    monkeypatch.setattr(cache_module, 'VERSIONS', ['later'])
+    later = PipelineCache([mmcv.LoadImageFromFile()], str(tmp_path / 'cache'))
+    later(dict(info))
+    assert len(list((tmp_path / 'cache').glob('*.npz'))) == 3

@@ -397,3 +397,20 @@ def test_parts_of_a_data_set_share_nothing_with_earlier_ones(tmp_path, usual):
     first, second = dataset.get_subset([0]), dataset.get_subset([0])
     assert first.pipeline is not second.pipeline
     assert first[0]['img_path'] == second[0]['img_path'] == dataset[0]['img_path']
+
+
+def test_kinds_take_turns_among_few_positives(tmp_path, make, infos):
+    samples = make(*['train 0'] * 3, *['train 1'] * 9, *['train 2'] * 3, 'test 0', 'test 1', 'test 2')
+    for seed in range(6):
+        data = Listed(tmp_path, samples, num_positives=4, seed=seed, metainfo=dict(classes=('good', 'a', 'b')))
+        assert sorted(info['gt_label'] for info in infos(data))[3:] == [1, 1, 2, 2]
+
+
+def test_parts_share_the_defects_that_training_may_use(tmp_path, usual, infos):
+    def defects(data):
+        return {info['img_path'] for info in infos(data) if info['gt_label']}
+
+    allowed = defects(Listed(tmp_path, usual, num_positives=4))
+    for part in range(2):
+        trained = Listed(tmp_path, usual, num_positives=4, leave_out=(part, 2))
+        assert defects(trained) | defects(trained.left_out()) == allowed

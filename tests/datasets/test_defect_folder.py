@@ -1,6 +1,7 @@
 import csv
 import errno
 import multiprocessing
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -444,3 +445,13 @@ def test_too_few_to_draw_three_parts(fill, load, good):
 
 def test_three_good_images_do(fill, load):
     assert all(load(fill(good=3), num_positives=0).values())
+
+
+def test_a_split_that_cannot_be_synced_is_not_there_in_part(tmp_path, picture, monkeypatch):
+    for kind in ('good', 'dent'):
+        for i in range(8):
+            picture(tmp_path / f'parts/{kind}/{kind}{i}.png')
+    monkeypatch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+    with pytest.raises(UsageError, match=r'split\.csv: cannot be written'):
+        DefectFolder(str(tmp_path / 'parts'))
+    assert not (tmp_path / 'parts/split.csv').exists()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kgl_mm.datasets import KolektorSDD
+from kgl_mm.datasets.kolektor_sdd import _TEST_UNITS
 from kgl_mm.errors import UsageError
 
 DATA = os.environ.get('KGL_DATA_ROOT')
@@ -153,3 +154,18 @@ def test_a_mended_mask_is_read_again(kolektor, picture, infos):
     assert count(infos(KolektorSDD(str(kolektor)))) == (66, 33)
     picture(kolektor / 'kos01/Part0_label.bmp', mark=1)
     assert count(infos(KolektorSDD(str(kolektor)))) == (66, 34)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_twins_stand_in_one_part_of_a_cross_fitted_run(kolektor, infos, seed):
+    for part in range(3):
+        data = KolektorSDD(str(kolektor), 2, leave_out=(part, 3), seed=seed)
+        left = {row['unit'] for row in infos(data.left_out())}
+        trained = {row['unit'] for row in infos(data)}
+        for one, other in (('kos01', 'kos26'), ('kos27', 'kos34'), ('kos38', 'kos39')):
+            for side, across in ((trained, left), (left, trained)):
+                assert not (one in side and other in across)
+
+
+def test_each_unit_is_in_the_test_of_one_fold():
+    assert sorted(unit for units in _TEST_UNITS for unit in units) == list(range(1, 51))

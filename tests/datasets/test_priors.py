@@ -20,6 +20,7 @@ from kgl_mm.datasets.binding import bind_priors, refuse_several_sizes
 from kgl_mm.errors import UsageError
 from kgl_mm.files import hash_of
 from kgl_mm.priors import PriorStore, binarize
+from kgl_mm.priors.generation import as_tested
 
 
 @pytest.fixture(autouse=True)
@@ -437,3 +438,48 @@ def test_the_image_itself_is_no_key(parts, store):
         Compose([LoadPrior(str(store))])(dict(img=image, img_path='d3.png'))
     with pytest.raises(UsageError, match='--priors'):
         Compose([LoadPrior()])(dict(img=image, img_path='d3.png'))
+
+
+def test_the_longest_end_of_a_path_counts_and_the_first_store(tmp_path):
+    for name, value in (('one', 0.25), ('other', 0.5)):
+        for key in ('1.png', 'kos01/1.png'):
+            PriorStore(tmp_path / name).write(key, [[value]])
+    loader = LoadPrior([str(tmp_path / 'one'), str(tmp_path / 'other')])
+    found, key = loader.find('/data/kos01/1.png')
+    assert (Path(found.root).name, key) == ('one', 'kos01/1.png')
+
+
+def test_the_wrong_map_is_not_that_of_a_neighbour_which_may_show_the_same_part(tmp_path):
+    for i in range(10):
+        PriorStore(tmp_path).write(f'{i}.png', [[1.0]], label=1)
+    loader = LoadPrior(str(tmp_path), wrong=True)
+    apart = [abs(int(loader.find(f'{i}.png')[1][0]) - i) for i in range(10)]
+    assert min(apart) > 1
+
+
+def test_a_target_of_which_a_crop_left_nothing_is_taken_away(parts, store):
+    found = packed(dataset_of(parts, store, extra=[dict(type='CenterCrop', crop_size=(16, 4))]))
+    assert {name for name in found if name[0] == 'd' and 'prior_mask' in found[name]} == {'d5'}
+    assert all('prior_mask' in found[f'g{i}'] for i in range(3))
+
+
+def test_a_look_at_sizes_draws_nothing(tmp_path):
+    for index, shape in enumerate([(12, 8), (24, 16)]):
+        for kind in ('good', 'defect'):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / kind / f'{index}.png'), np.full((*shape, 3), 10 * index, np.uint8))
+    crop = [dict(type='LoadImageFromFile'), dict(type='RandomResizedCrop', scale=16), dict(type='kgl_mm.PackDefect')]
+    dataset, drawn = Parts(str(tmp_path), pipeline=crop), []
+    for looks in (False, True):
+        np.random.seed(0)
+        if looks:
+            refuse_several_sizes(dataset, '')
+        drawn.append(np.random.random())
+    assert drawn[0] == drawn[1]
+
+
+def test_what_a_test_sees_is_not_what_a_training_has_cached(parts):
+    gray = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(16, 24)), dict(type='kgl_mm.PackDefect')]
+    test = [gray[0], dict(type='Resize', scale=(8, 12)), gray[2]]
+    seen = as_tested(Parts(str(parts), pipeline=gray, cache='memory'), test)
+    assert seen[0]['inputs'].shape == (3, 12, 8)

@@ -79,3 +79,8 @@ def test_a_grey_image_stays_one_and_the_registry_knows_it():
     transform = TRANSFORMS.build(dict(type='kgl_mm.Resize', scale=(4, 2)))
     assert isinstance(transform, Resize)
     assert transform(dict(img=np.zeros((5, 5), np.uint8)))['img'].shape == (2, 4)
+
+
+def test_halves_round_up():
+    assert Resize((3, 1))(dict(img=np.array([[0, 1]], np.uint8)))['img'].tolist() == [[0, 1, 1]]
+    assert Resize((3, 1))(dict(img=np.array([[2, 3]], np.uint8)))['img'].tolist() == [[2, 3, 3]]

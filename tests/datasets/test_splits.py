@@ -99,3 +99,10 @@ def test_good_images_do_not_divide_defective_units():
     units, kinds = list('abcdefabc'), [1] * 6 + [0] * 3
     places = cut_by_unit(units, kinds, FRACTIONS, seed=0)[:6]
     assert [places.count(name) for name in FRACTIONS] == [4, 1, 1]
+
+
+def test_a_unit_counts_for_its_rarest_kind():
+    units, kinds = ['a', 'a', 'b', 'b', *map(str, range(20))], [1, 2, 1, 2, *[1] * 20]
+    for seed in range(10):
+        places = cut_by_unit(units, kinds, dict(train=0.5, test=0.5), seed)
+        assert {places[0], places[2]} == {'train', 'test'}

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from mmengine.fileio import get_file_backend
 
@@ -22,3 +24,13 @@ def test_removals_wait_for_the_end_of_the_block_and_are_dropped_after_an_error(t
             backend.remove(path)
         assert path.exists()
     assert not path.exists()
+
+
+@pytest.mark.parametrize('write', ['put', 'put_text'])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, write):
+    backend, path = get_file_backend(backend_args=dict(backend='kgl_atomic')), tmp_path / 'file'
+    path.write_bytes(b'old')
+    monkeypatch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+    with pytest.raises(OSError, match='No space'):
+        getattr(backend, write)(b'new' if write == 'put' else 'new', path)
+    assert path.read_bytes() == b'old'

@@ -2,6 +2,7 @@ import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from kgl_mm.engine import checkpoint_io
 from kgl_mm.engine.checkpoint_io import histories_from_plain, load_from_file, to_plain, use_safe_loading
+from kgl_mm.engine.stages import best_checkpoint
 from kgl_mm.errors import UsageError
 
 
@@ -112,3 +115,19 @@ def test_truncated_and_missing_files(tmp_path):
         load_from_file(str(path))
     with pytest.raises(UsageError, match='no such checkpoint'):
         load_from_file(str(tmp_path / 'y.pth'))
+
+
+def test_files_from_the_web_are_loaded_safely_too(monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
+    use_safe_loading()
+    assert os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] == '1'
+
+
+def test_the_best_checkpoint_comes_before_the_last_one_and_is_found_where_the_run_is_now(tmp_path):
+    for name in ('best_AP_epoch_1', 'epoch_2'):
+        torch.save(dict(state_dict=torch.nn.Linear(1, 1).state_dict()), tmp_path / f'{name}.pth')
+    hub = SimpleNamespace(runtime_info=dict(best_ckpt_AP='/moved/from/elsewhere/best_AP_epoch_1.pth'))
+    run = SimpleNamespace(work_dir=str(tmp_path), message_hub=hub)
+    assert best_checkpoint(run) == tmp_path / 'best_AP_epoch_1.pth'
+    with checkpoint_io.tested_weights(run, torch.nn.Linear(1, 1)) as path:
+        assert path == tmp_path / 'best_AP_epoch_1.pth'

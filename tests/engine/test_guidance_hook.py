@@ -4,18 +4,22 @@ import copy
 import json
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from kgl_mm.datasets import LoadPrior
 from kgl_mm.datasets.binding import bind_priors
 from kgl_mm.engine.checkpoint_io import load_from_file, use_safe_loading
+from kgl_mm.engine.hooks.guidance_hook import judge_source
 from kgl_mm.errors import UsageError
 from kgl_mm.files import write_json
 from kgl_mm.priors import PriorStore
@@ -336,3 +340,75 @@ def test_images_that_cannot_be_stacked_are_said_before_the_first_step(tmp_path, 
 def test_what_insists_is_true_or_false(tmp_path):
     with pytest.raises(UsageError, match="insist='maybe': not one of True, False"):
         HOOKS.build(dict(type='kgl_mm.GuidanceHook', insist='maybe'))
+
+
+class Two(BaseDataset):
+    METAINFO = dict(classes=('good', 'defect'))
+
+    def load_data_list(self):
+        return [dict(img_path=f'{i:02d}.png', gt_label=int(i < 2)) for i in range(10)]
+
+
+class Kinds(Two):
+    METAINFO = dict(classes=('dent', 'scratch'))
+
+
+def parts(tmp_path, source=None):
+    """Two stores for ten images, of which two are defective; 12 of 16 pairs are in order, a skill of 0.5."""
+    evidence = [7.5, 3.5, *range(8)]
+    stores = [PriorStore(tmp_path / f'part{n}/priors') for n in (0, 1)]
+    for i, value in enumerate(evidence):
+        stores[i % 2].write(f'{i:02d}.png', [[0.0, 0.5]], evidence=value, label=int(i < 2))
+    return [str(one.root) for one in stores]
+
+
+def test_parts_of_a_cross_fitted_run_are_judged_by_images_that_they_have_not_seen(tmp_path):
+    roots = parts(tmp_path)
+    write_json(
+        tmp_path / 'metrics.json',
+        {f'part{n}': dict(val=dict(AUROC=1.0, AP=1.0, num_defects=1, num_images=2)) for n in (0, 1)},
+    )
+    found = judge_source(Two(), LoadPrior(roots))
+    assert found.weight == 1
+    assert 'on images left out' in found.reason
+    assert 'validation' not in found.reason
+
+
+def test_without_a_good_class_no_image_is_good(tmp_path):
+    assert 'AUROC' not in judge_source(Kinds(), LoadPrior(parts(tmp_path))).reason
+
+
+@HOOKS.register_module(force=True)
+class SeesTrust(Hook):
+    seen: list
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        SeesTrust.seen += [s.prior_trust for s in data_batch['data_samples'] if 'prior_mask' in s]
+
+
+def test_workers_of_a_loop_of_iterations_know_how_far_priors_are_trusted(tmp_path, drawn, store):
+    SeesTrust.seen = []
+    loop = dict(_delete_=True, by_epoch=False, max_iters=2)
+    cfg = config(tmp_path, drawn, store(knows=False), train_cfg=loop)
+    cfg.train_dataloader.update(num_workers=1, persistent_workers=True, sampler=dict(type='InfiniteSampler'))
+    cfg.custom_hooks = [dict(type='kgl_mm.GuidanceHook'), dict(type='SeesTrust', priority='LOWEST')]
+    train(cfg)
+    assert set(SeesTrust.seen) == {0.0}
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_priors_of_a_source_that_is_not_trusted_are_emptied_outside_of_the_training_too(drawn, store, split):
+    from mmengine.registry import DATASETS
+
+    from kgl_mm.engine.hooks import GuidanceHook
+
+    steps = [
+        dict(type='LoadImageFromFile'),
+        dict(type='kgl_mm.LoadPrior', store=store()),
+        dict(type='kgl_mm.PackDefect'),
+    ]
+    dataset = DATASETS.build(data(drawn, steps))
+    hook = GuidanceHook()
+    hook.trust = 0.0
+    getattr(hook, f'before_{split}')(SimpleNamespace(**{f'{split}_dataloader': SimpleNamespace(dataset=dataset)}))
+    assert not any(dataset[i]['data_samples'].prior.any() for i in range(len(dataset)))

@@ -1,5 +1,6 @@
 """What a step draws depends on seed, iteration and rank; what a sample draws on seed, epoch and index."""
 
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,3 +41,14 @@ def test_only_a_loop_with_epochs_tells_them(loop, told, monkeypatch):
     )
     RandomnessHook().before_train_epoch(runner(loop, seed=7, epoch=2))
     assert calls == told
+
+
+def test_a_step_seeds_all_generators_and_each_process_its_own(monkeypatch):
+    def drawn_by(rank):
+        monkeypatch.setattr('kgl_mm.engine.hooks.randomness_hook.get_rank', lambda: rank)
+        RandomnessHook().before_train_iter(runner(), batch_idx=0)
+        return torch.rand(1).item(), float(np.random.rand()), random.random()
+
+    first, other = drawn_by(0), drawn_by(1)
+    assert drawn_by(0) == first
+    assert all(one != two for one, two in zip(first, other, strict=True))

@@ -1,5 +1,8 @@
 """Which threshold a checkpoint has; killed and resumed it is in the integration tests."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -9,6 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from kgl_mm.engine.atomic_backend import AtomicBackend
 from kgl_mm.engine.checkpoint_io import load_from_file
 from kgl_mm.engine.hooks import SafeCheckpointHook
 
@@ -100,3 +104,70 @@ def test_a_threshold_travels_with_its_own_weights(tmp_path, train_cfg, chosen):
         info = load_from_file(str(path))['message_hub']['runtime_info']
         found[int(path.stem.rpartition('_')[2])] = info.get('threshold', {}).get('value')
     assert found == chosen
+
+
+def loader(**sampler):
+    sampler = dict(type='DefaultSampler', shuffle=False) | sampler
+    return dict(batch_size=4, dataset=Points(), sampler=sampler, collate_fn=dict(type='default_collate'))
+
+
+class Finds:
+    aim = dataset_meta = None
+
+    def __init__(self, **found):
+        self.found = found
+
+    def process(self, *args):
+        pass
+
+    def evaluate(self, size):
+        return dict(self.found)
+
+
+def runner_of(tmp_path, metric=None, checkpoint=None, **kwargs):
+    val = dict(val_dataloader=loader(), val_cfg={}, val_evaluator=[metric]) if metric else {}
+    return Runner(
+        model=Line(), work_dir=str(tmp_path), train_dataloader=loader(), train_cfg=dict(by_epoch=True, max_epochs=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), experiment_name=f'{tmp_path.name}{len(kwargs)}',
+        default_hooks=dict(checkpoint=dict(type='kgl_mm.SafeCheckpointHook', interval=1, **(checkpoint or {}))),
+        **val, **kwargs,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('where', ['put', 'put_text'])
+def test_a_kill_at_any_write_leaves_the_checkpoint_that_the_pointer_names(tmp_path, monkeypatch, where):
+    write, times = getattr(AtomicBackend, where), []
+
+    def dies_the_second_time(self, *args, **kwargs):
+        times.append(1)
+        if len(times) == 2:
+            raise KeyboardInterrupt
+        return write(self, *args, **kwargs)
+
+    monkeypatch.setattr(AtomicBackend, where, dies_the_second_time)
+    with pytest.raises(KeyboardInterrupt):
+        runner_of(tmp_path, checkpoint=dict(max_keep_ckpts=1)).train()
+    assert (tmp_path / 'epoch_1.pth').is_file()
+    assert Path((tmp_path / 'last_checkpoint').read_text()).name == 'epoch_1.pth'
+
+
+def test_a_validation_that_lacks_what_is_best_ends_no_training(tmp_path):
+    runner_of(tmp_path, Finds(accuracy=0.5), dict(save_best='AP', rule='greater')).train()
+    assert (tmp_path / 'epoch_2.pth').is_file()
+
+
+def test_the_threshold_of_weights_that_a_training_starts_from_is_not_its_own(tmp_path):
+    saved = dict(
+        state_dict=Line().state_dict(),
+        meta={},
+        message_hub=dict(runtime_info=dict(threshold=dict(value=0.9, calibrated=True))),
+    )
+    torch.save(saved, tmp_path / 'others.pth')
+    runner_of(tmp_path, Finds(AP=0.5), load_from=str(tmp_path / 'others.pth')).train()
+    assert 'threshold' not in load_from_file(str(tmp_path / 'epoch_2.pth'))['message_hub']['runtime_info']
+
+
+def test_weights_without_a_threshold_have_none_whatever_was_chosen_before():
+    hub = SimpleNamespace(runtime_info=dict(threshold=dict(value=0.9, calibrated=True)))
+    SafeCheckpointHook(interval=1).after_load_checkpoint(SimpleNamespace(message_hub=hub), dict(message_hub={}))
+    assert 'threshold' not in hub.runtime_info

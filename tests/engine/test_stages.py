@@ -249,3 +249,14 @@ def test_latest_checkpoint_follows_the_pointer_and_survives_a_bad_one(tmp_path):
     assert latest_checkpoint(tmp_path).name == 'epoch_9.pth'
     (tmp_path / 'last_checkpoint').write_text('')
     assert latest_checkpoint(tmp_path).name == 'epoch_10.pth'
+
+
+def test_a_limit_of_ones_own_holds_in_later_rounds_too():
+    cfg = load_config('kgl_vgg16_ksdd.py')
+    cfg.rounds, cfg.train_dataloader.dataset.pipeline[4].max_area = 3, 0.05
+    areas = [
+        stage.train_dataloader.dataset.pipeline[4].max_area
+        for name, stage in stages_of(cfg).items()
+        if name != 'stage1'
+    ]
+    assert areas == [0.05] * 3

@@ -111,3 +111,17 @@ def test_without_pycocotools_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'pycocotools', None)
     with pytest.raises(UsageError, match=r'kgl_mm\[boxes\]'):
         BoxMetric()
+
+
+def test_boxes_of_one_score_come_together():
+    """F1 of two true boxes: 2/3 at 0.9; at 0.5 one right and four wrong ones, 4/8."""
+    far, wrong = [200, 200, 260, 260], [400, 400, 500, 500]
+    boxes = found([*BOX, 0.9], [*far, 0.5], *[[*wrong, 0.5]] * 4)
+    assert best_threshold(match([true(BOX, far)], [boxes], 1)) == 0.9
+
+
+def test_boxes_of_any_size_and_up_to_a_hundred_count():
+    big = [0, 0, 1400, 500]
+    assert match([true(big)], [found([*big, 0.9])], 1).precision[0, 0] == pytest.approx(1)
+    many = [[20 * i, 0, 20 * i + 10, 10] for i in range(40)]
+    assert match([true(*many)], [found(*[[*box, 0.5] for box in many])], 1).precision[0, 0] == pytest.approx(1)

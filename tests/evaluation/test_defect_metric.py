@@ -447,3 +447,11 @@ def test_images_without_an_index_have_no_pixel_metrics_and_that_is_said(log):
 def test_a_map_of_another_size_is_said():
     with pytest.raises(UsageError, match=r'png: a map \(4, 5\) and its mask \(6, 5\)'):
         evaluate(with_maps('all', size=(4, 5)))
+
+
+def test_a_score_above_one_is_no_probability():
+    samples = [
+        dict(pred_score=torch.tensor(p), gt_label=i, sample_idx=i) for i, p in enumerate(([1.0, 0.0], [0.0, 1.5]))
+    ]
+    with pytest.raises(UsageError, match=r'not in .0, 1. for 1 of 2 images'):
+        evaluate(samples)

@@ -267,3 +267,12 @@ def test_the_area_under_the_steps_is_the_average_precision(images):
     expected = sk.precision_recall_curve(labels, scores)
     corners = set(zip(recall[1::2].round(9), precision[1::2].round(9), strict=True))
     assert corners == set(zip(expected[1][:-1].round(9), expected[0][:-1].round(9), strict=True))
+
+
+def test_an_interval_holds_its_estimate_where_resamples_flatter():
+    random, labels = np.random.default_rng(0), np.arange(60) < 4
+    for _ in range(40):
+        scores = random.random(60)
+        found = F.bootstrap_interval(scores, labels, resamples=200)
+        for name, of in dict(AP=F.average_precision, AUROC=F.auroc).items():
+            assert found[name][0] <= of(scores, labels) <= found[name][1]

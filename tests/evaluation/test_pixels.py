@@ -171,3 +171,14 @@ def test_masks_that_are_not_there():
     assert (total.images, lacking) == (2, 1)
     assert total.metrics() == counted([maps[0], maps[2]], [masks[0], masks[2]]).metrics()
     assert tally.total(lambda part: [part])[0].images == 0  # begun anew
+
+
+def test_pixels_that_touch_at_corners_are_one_region():
+    random = np.random.default_rng(0)
+    maps, masks = (
+        [random.random((9, 9), np.float32) for _ in range(2)],
+        [np.eye(9, dtype=np.uint8), np.zeros((9, 9), np.uint8)],
+    )
+    masks[1][2, 2:5] = masks[1][6, 6] = 1
+    assert counted(maps, masks).regions == 3
+    same_as_library(maps, masks, 1e-4)

@@ -5,6 +5,7 @@ import pytest
 
 from kgl_mm.errors import UsageError
 from kgl_mm.export.check import compare, refuse_what_differs, variations
+from kgl_mm.export.quantise import calibration
 from kgl_mm.inspection import Judge, Result, sources
 
 
@@ -70,3 +71,17 @@ def test_variations_are_of_many_sizes_and_kinds():
     assert len({image.shape[:2] for image in images}) > 4
     assert {image.ndim for image in images} == {2, 3}
     assert {image.dtype for image in images} == {np.dtype('uint8'), np.dtype('uint16')}
+
+
+def test_a_better_ap_is_another_one_too():
+    worse = [0.1, 0.9, 0.35, 0.3]
+    with pytest.raises(UsageError, match=r'the AP is 1\.0000, not 0\.8333'):
+        refuse_what_differs(compare(Inspector(worse), Inspector([0.1, 0.9, 0.2, 0.3]), IMAGES, LABELS), 'a')
+
+
+def test_half_of_the_images_that_calibrate_are_defective_where_there_are_as_many():
+    for good, defective, expected in ((100, 100, 32), (100, 5, 5), (5, 100, 59), (3, 2, 2)):
+        labels = [0] * good + [1] * defective
+        chosen = calibration([f'{label}/{i}' for i, label in enumerate(labels)], labels)
+        assert len(chosen) == len(set(chosen)) == min(64, good + defective)
+        assert sum(path.startswith('1') for path in chosen) == expected

@@ -3,12 +3,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.registry import DefaultScope
 from torch.nn import functional
 
 from kgl_mm.apis import DefectInspector
 from kgl_mm.datasets.transforms import Resize
 from kgl_mm.datasets.transforms.resize import HALF_UP
 from kgl_mm.errors import UsageError
+from kgl_mm.export.files import build
 from kgl_mm.export.graph import Inspection, resize
 
 from .conftest import REPVGG, RESNET, SIX, write_run
@@ -107,3 +109,19 @@ def test_what_no_graph_can_do_is_refused(tmp_path, settings, sentence):
     network = DefectInspector(write_run(tmp_path / 'run', **settings), device='cpu').network
     with pytest.raises(UsageError, match=sentence):
         Inspection(network)
+
+
+@pytest.mark.parametrize(
+    ('load', 'padding'), [(', to_float32=True', ''), ('', ', pad_size_divisor=64')], ids=['floats', 'padded']
+)
+def test_images_as_floats_and_images_that_are_padded(tmp_path, images, load, padding):
+    run = write_run(tmp_path / 'run', guided=True, extra=", channel='self'", load=load)
+    config = run / 'config.py'
+    config.write_text(config.read_text().replace('to_rgb=True)', f'to_rgb=True{padding})'))
+    original = DefectInspector(run, device='cpu')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        build(original.network, run / 'model.onnx')
+    for mine, other in zip(DefectInspector(run / 'model.onnx')(images), original(images), strict=True):
+        np.testing.assert_allclose(mine.probabilities, other.probabilities, atol=1e-5)
+        assert mine.map.shape == other.map.shape
+        np.testing.assert_allclose(mine.map, other.map, atol=1e-4)

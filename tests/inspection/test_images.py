@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from kgl_mm.errors import UsageError
+from kgl_mm.image_files import find_images, image_size
 from kgl_mm.inspection import Source, sources
 from kgl_mm.inspection.images import read_file, to_bgr
 
@@ -136,3 +137,17 @@ def test_an_image_with_another_ending_is_read_by_its_content(tmp_path):
     (tmp_path / 'a.jpg').write_bytes(cv2.imencode('.png', image)[1].tobytes())
     np.testing.assert_array_equal(read_file(tmp_path / 'a.jpg'), image)
     assert Source(tmp_path / 'a.jpg', 'a').content() == (tmp_path / 'a.jpg').read_bytes()
+
+
+def test_images_of_hidden_folders_are_not_the_users(tmp_path):
+    for folder in ('a', '.thumbs', '__MACOSX/a', '@eaDir'):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / '1.png').touch()
+    assert find_images(tmp_path) == [f'{tmp_path}/a/1.png']
+
+
+def test_the_limit_of_pillow_is_that_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 123)
+    Image.new('L', (40, 30)).save(tmp_path / 'a.webp')
+    assert image_size(tmp_path / 'a.webp') == (40, 30)
+    assert Image.MAX_IMAGE_PIXELS == 123

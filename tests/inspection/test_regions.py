@@ -47,3 +47,11 @@ def test_a_larger_image_has_the_same_regions_larger(heat, across, down):
 
 def test_an_empty_map_has_no_region():
     assert find_regions(np.zeros((4, 4)), (40, 40)) == []
+
+
+def test_a_pixel_at_the_cut_belongs_to_its_region_and_the_larger_of_equals_comes_first():
+    heat = np.array([[1.0, 0.5, 0.0, 1.0, 0.0]], np.float32)
+    assert [(region.box, region.area) for region in find_regions(heat, (5, 1))] == [
+        ((0, 0, 2, 1), 2.0),
+        ((3, 0, 4, 1), 1.0),
+    ]

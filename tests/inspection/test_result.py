@@ -8,6 +8,7 @@ import pytest
 
 from kgl_mm.errors import UsageError
 from kgl_mm.inspection import Judge, Result, Source, Threshold
+from kgl_mm.visualization import overlay
 
 GOOD, CHOSEN = Judge(('good', 'defect')), Threshold(0.3, True, 'f1')
 KINDS = Judge(('good', 'dent', 'scratch'), threshold=CHOSEN)
@@ -107,3 +108,11 @@ def test_neither_torch_nor_the_mm_packages_are_needed():
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout == '3\n', done.stderr
+
+
+def test_what_is_just_at_the_threshold_is_half_as_hot_as_can_be():
+    image, judge = np.full((40, 60, 3), 100, np.uint8), Judge(('good', 'defect'), threshold=Threshold(0.1, True))
+    middle = np.s_[-20, 30]
+    half = result((0.5, 0.5), judge, heat=np.full((4, 4), 0.1, np.float32), image=image).draw()[middle]
+    expected = overlay(image, np.full((4, 4), 0.5))[middle]
+    assert (half == expected).all()

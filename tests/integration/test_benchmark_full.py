@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kgl_mm.errors import UsageError
+
 TOOL = Path(__file__).parents[2] / 'tools/benchmarks/full.py'
 
 
@@ -72,6 +74,17 @@ def test_what_is_left_and_what_cannot_be_measured(full, monkeypatch, write_guide
     assert '0 runs' in run('--only', 'first', 'maps')
     assert (root / 'maps.txt').stat().st_mtime_ns == seen
     assert not (root / 'other').exists()
+
+
+def test_a_part_that_cannot_begin_does_not_stop_the_others(full, monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    parts = [full.Part(1, 'broken', '', 'kgl_folder.py --data absent'), full.Look(7, 'quick', '', '--help', 'gain.py')]
+    monkeypatch.setattr(full, 'FULL', parts)
+    monkeypatch.setattr(sys, 'argv', ['full.py'])
+    with pytest.raises(UsageError, match='broken: --data absent: no such folder'):
+        full.main()
+    assert 'usage: gain.py' in (tmp_path / 'work_dirs/benchmark_full/quick.txt').read_text()
+    assert '--data absent: no such folder' in capfd.readouterr().out
 
 
 def test_an_unknown_part_is_said(full, monkeypatch):

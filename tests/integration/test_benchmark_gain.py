@@ -59,3 +59,8 @@ def test_a_table_without_guided_runs_is_refused(run_here, tmp_path):
     status, said = run_here('benchmarks/gain.py', 'rows.csv', '--control', 'other')
     assert status == 2
     assert 'rows.csv: no guided run has one of other beside it' in said
+    (tmp_path / 'other.csv').write_text('set,images\nfew,3\n')
+    for name in ('other.csv', 'absent.csv'):
+        status, said = run_here('benchmarks/gain.py', name)
+        assert status == 2
+        assert f'{name}: not the results.csv of a study of variants' in said

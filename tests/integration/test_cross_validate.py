@@ -105,6 +105,10 @@ def test_a_failed_run_is_a_row(tool, run_here, config, tmp_path):
         .startswith(f'| head | 1 | {float(rows["head", "0", "0", "stage2"]["test_AP"]):.3f}')
     )
     assert (tmp_path / 'again.png').is_file()
+    pairs = ('--compare', 'head stage1', 'head', '--metric', 'AUROC')
+    said = tool('summarise.py', 'study/results.csv', '--where', 'variant=head', *pairs).stdout
+    first, second = (float(rows['head', '0', '0', stage]['test_AUROC']) for stage in ('stage1', 'stage2'))
+    assert f'| head - head stage1 | AUROC | 1 | {second - first:+.3f} (one pair) |' in said
     status, said = run_here('summarise.py', *['study/results.csv'] * 2)
     assert (status, 'in several of the tables' in said) == (2, True)
 
@@ -117,6 +121,8 @@ def test_tables_of_the_same_runs_are_told_apart(run_here, tmp_path):
             '\n'.join(['variant,seed,fold,stage,status,test_AP,seconds,key', *rows, ''])
         )
     words = ('short.csv', 'study/results.csv', '--compare', 'short', 'study')
+    status, said = run_here('summarise.py', *words, '--by-table', '--metric', 'AUROC')
+    assert (status, '--metric AUROC: no row has it' in said) == (2, True)
     assert run_here('summarise.py', *words, '--by-table')[0] == 0
     said = (tmp_path / 'summary.md').read_text()
     assert '| study - short | AP | 2 | +0.150 (+0.050 to +0.250) | 2 |' in said

@@ -464,3 +464,21 @@ def test_killed_at_random_moments(run, model, surfaces, tmp_path, processes, kil
     assert [line.split('"stamp"')[0] for line in lines[0]] == [line.split('"stamp"')[0] for line in lines[1]]
     assert not list(Path(killed.root).rglob('.*.tmp'))
     assert not list(Path(killed.root, 'journal').iterdir())
+
+
+def test_a_mask_over_an_image_that_has_changed_is_told(run, surfaces, log):
+    store = run()
+    info = surfaces.get_data_info(0)
+    key = keys_of([info['img_path']], surfaces.data_root)[0]
+    store.paint(key, np.ones((4, 4)))
+    kept = Path(info['img_path']).read_bytes()
+    try:
+        cv2.imwrite(info['img_path'], cv2.imread(info['img_path']) // 2)
+        run()
+        assert any('1 were painted over images that have changed since' in line for line in log)
+    finally:
+        Path(info['img_path']).write_bytes(kept)
+
+
+def test_a_folder_whose_name_begins_as_that_of_the_data_is_another_one():
+    assert keys_of(['data2/a/1.png', 'data2/b/1.png'], 'data') == ['a/1.png', 'b/1.png']

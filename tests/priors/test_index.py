@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from kgl_mm.errors import UsageError
 from kgl_mm.priors import PriorStore
 from kgl_mm.priors.folder import Folder
 from kgl_mm.priors.index import Index
@@ -239,3 +240,14 @@ def measured(root, count):
     costs = receive.recv()
     ended(child)
     return costs
+
+
+def test_a_compaction_that_fails_loses_no_line(tmp_path, monkeypatch):
+    store = filled(tmp_path, ['a'])
+    store.compact()
+    store.write('b', some_map())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+        with pytest.raises(UsageError, match='No space left'):
+            PriorStore(tmp_path).compact()
+    assert PriorStore(tmp_path).keys() == ['a', 'b']

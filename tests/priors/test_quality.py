@@ -176,3 +176,8 @@ def test_the_summary_is_one_line_of_what_was_measured():
         '4 maps, 25% empty; pointing 0.50, energy 0.03, iou 0.25, recall 0.40 on 2 with a mask; trust 0.70'
     )
     assert summary([]) == '0 maps, 0% empty'
+
+
+def test_what_a_person_painted_is_no_fault_of_the_source():
+    empty = dict(peak=0.0, constant=True, label=1)
+    assert warnings_of([dict(empty, key='a', edited=True), dict(empty, key='b', edited=True)]) == []

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kgl_mm.errors import UsageError
+from kgl_mm.files import locked
 from kgl_mm.priors import PriorStore
+from kgl_mm.priors.folder import Folder
 
 from .conftest import filled, some_map
+from .test_index import ended, in_child
 
 
 @settings(deadline=None)
@@ -300,3 +303,60 @@ def test_a_header_that_is_damaged_or_from_the_future(text, tmp_path):
     (tmp_path / 'store.json').write_text('{"version": 2, "layers": {}}')
     with pytest.raises(UsageError, match='format 2, newer than 1: update'):
         PriorStore(tmp_path)
+
+
+def test_a_kill_while_a_mask_is_painted_or_taken_back_loses_no_map(tmp_path, monkeypatch):
+    store, replace, done = filled(tmp_path, ['a']), Folder.replace, []
+    made = (tmp_path / 'evidence/a.png').read_bytes()
+
+    def dies_the_second_time(self, path, data):
+        if done:
+            raise KeyboardInterrupt
+        done.append(path)
+        replace(self, path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, 'replace', dies_the_second_time)
+        with pytest.raises(KeyboardInterrupt):
+            store.paint('a', np.eye(6, 5))
+        assert made in [path.read_bytes() for path in tmp_path.rglob('a.png')]
+    PriorStore(tmp_path).paint('a', np.eye(6, 5))
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, 'replace', dies_the_second_time)
+        with pytest.raises(KeyboardInterrupt):
+            store.revert('a')
+    PriorStore(tmp_path).revert('a')
+    assert (tmp_path / 'evidence/a.png').read_bytes() == made
+
+
+def test_a_layer_is_begun_when_nobody_else_begins_one(tmp_path):
+    filled(tmp_path / 'store')
+
+    def hold():
+        with locked(tmp_path / 'store'):
+            (tmp_path / 'held').touch()
+            import time
+
+            time.sleep(0.5)
+            (tmp_path / 'released').touch()
+
+    child = in_child(hold)
+    while not (tmp_path / 'held').exists():
+        assert child.is_alive()
+    PriorStore(tmp_path / 'store').begin('gate', {})
+    assert (tmp_path / 'released').exists()
+    ended(child)
+
+
+@pytest.mark.parametrize('name', ['size', 'white', 'scale', 'peak', 'pixels', 'digest', 'stamp', 'edited', 'mask'])
+def test_what_the_store_itself_says_is_no_fact(tmp_path, name):
+    with pytest.raises(UsageError, match=f'the store itself sets {name}'):
+        PriorStore(tmp_path).write('a', [[1]], **{name: True})
+
+
+def test_a_damaged_map_is_not_forgotten(tmp_path):
+    store = filled(tmp_path, ['a', 'b'])
+    path = tmp_path / 'evidence/a.png'
+    path.write_bytes(path.read_bytes()[:-20])
+    store.rebuild()
+    assert PriorStore(tmp_path).keys() == ['a', 'b']

@@ -1,11 +1,18 @@
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from kgl_mm.apis.train import summary
-from kgl_mm.report import report, try_report, write_report
+from kgl_mm.evaluation import functional
+from kgl_mm.report import page, report, try_report, write_report
+from kgl_mm.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from kgl_mm.report.data import read_run
+from kgl_mm.report.facts import _counts, facts_section, training_section
+from kgl_mm.report.figures import curves_section
+from kgl_mm.report.pictures import Splits
 from kgl_mm.report.report import short_names
 
 HOSTILE = [
@@ -209,3 +216,88 @@ def test_a_first_stage_that_validation_data_prefer_is_named(write_run, later):
     sentence = 'On validation data stage1 is better (AP 0.875) than what came after it (0.750).'
     assert (sentence in write_report(root).read_text()) == (later == 0.75)
     assert (sentence in summary(metrics, root)) == (later == 0.75)
+
+
+BAD = '<b>"&\'</script>'
+
+
+def test_all_that_comes_from_a_run_is_escaped_wherever_it_stands(write_run):
+    for html in (
+        page.table([BAD], [[BAD, BAD]], BAD), page.details(BAD, ''), page.note(BAD), page.sentence(BAD),
+        page.picture(None, BAD, BAD, BAD), page.picture('data:', BAD, BAD), page.tiles([(None, BAD, BAD)]),
+        page.case(BAD, BAD, [(BAD, None, BAD)]), page.as_json(BAD).replace('<', '<b>'),
+        page.render(BAD, '', [], {}).decode().partition('<style')[0],
+    ):  # fmt: skip
+        assert '<b>' not in html
+        assert BAD not in html
+        assert '</script>' not in html
+    run = read_run(write_run({'<b>': ([0.9, 0.1], [1, 0])}))
+    run.stages[0].config_text, run.stages[0].curves = BAD, dict(loss={1: 1.0})
+    for html in (facts_section(run, Splits(run)), training_section(run)):
+        assert '<b>' not in html
+
+
+def points_of(html):
+    """The lines of the charts in units of their axes."""
+    for line in re.findall(r'<polyline [^>]*points="([^"]+)"', html):
+        x, y = np.array([point.split(',') for point in line.split()], float).T
+        yield (x - LEFT) / (WIDTH - RIGHT - LEFT), (HEIGHT - BOTTOM - y) / (HEIGHT - BOTTOM - TOP)
+
+
+def test_curves_are_those_of_the_log_odds(write_run):
+    root = write_run({'stage1': ([0.9, 0.8, 0.7, 0.6, 0.5], [1, 1, 0, 1, 0])})
+    run = read_run(root)
+    test = run.stages[0].test
+    test.scores = np.ones(5)  # of certain ones float32 leaves no order
+    html = curves_section(run)
+    assert f'stage1, AP {functional.average_precision(test.log_odds, test.labels):.3f}' in html
+    assert f'stage1, area {functional.auroc(test.log_odds, test.labels):.3f}' in html
+    (recall, precision), (alarms, hits) = points_of(html)
+    for found, expected in (
+        ((recall, precision), functional.precision_recall(test.log_odds, test.labels)),
+        ((alarms, hits), functional.roc_curve(test.log_odds, test.labels)),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.fixture
+def judged(write_run):
+    """Two stages, judged at 0.6: by the second one, two false alarms and three misses, and one part just at it."""
+    scores, labels = [0.9, 0.7, 0.2, 0.1, 0.3, 0.4, 0.5, 0.6], [0, 0, 0, 0, 1, 1, 1, 1]
+    return write_run({'stage1': (scores[::-1], labels), 'stage2': (scores, labels)}, threshold=0.6)
+
+
+def test_the_worst_errors_come_first_at_the_threshold_that_was_recorded(judged):
+    said = Page(write_report(judged)).text['section', 'errors']
+    assert 'Worst false alarms, 2 of 2' in said
+    assert 'Worst misses, 3 of 3' in said
+    assert 'A sample of hits, 1 of 1' in said  # a score at the threshold is called defective
+    places = [said.index(f'part{number}.png') for number in (0, 1, 4, 5, 6, 7)]
+    assert places == sorted(places)
+
+
+def test_the_page_begins_with_the_errors_and_the_stage_that_are_shown(judged):
+    page = Page(write_report(judged))
+    assert '2 false alarms and 3 misses at a threshold of 0.600' in page.path.read_text()
+    assert page.data['shown'] == 1
+    assert [stage['threshold'] for stage in page.data['stages']] == [0.6, 0.6]
+
+
+def test_rows_of_a_confusion_are_the_true_classes(write_run):
+    root = write_run({'stage1': ([0.9, 0.1], [1, 0])})
+    (root / 'stage1/test_scores.csv').write_text(
+        'sample_idx,img_path,label,p0,p1,p2\n0,a.png,2,0.8,0.1,0.1\n1,b.png,2,0.8,0.1,0.1\n2,c.png,1,0.1,0.8,0.1\n'
+    )
+    html = write_report(root).read_text()
+    table = html[html.index('Confusion of stage1') :]
+    assert '<th scope="row">class 2</th><td>2</td><td>0</td><td>0</td>' in table
+
+
+def test_masks_are_counted_of_defective_images():
+    class Data:
+        metainfo = dict(classes=('good', 'defect'))
+
+    infos = {
+        str(i): dict(gt_label=label, mask_path=mask) for i, (label, mask) in enumerate([(0, 'a'), (1, 'b'), (1, None)])
+    }
+    assert _counts(infos, Data) == ['3', '1', '2', '1']

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from kgl_mm.saliency import FullGrad, GradCAM, LayerCAM
+from kgl_mm.saliency.anomaly_map import _blurred
 from kgl_mm.saliency.base import by_maximum, resize
 
 METHODS = [GradCAM, LayerCAM, FullGrad]
@@ -93,3 +94,35 @@ def test_a_model_in_half_precision(images):
     exact = LayerCAM(network)(images)
     half = LayerCAM(network.bfloat16())(images.bfloat16())
     assert (half.float() - exact).abs().max() < 0.05
+
+
+def test_evidence_is_averaged_over_the_same_views_as_the_map_and_others_are_only_looked_at(model, images):
+    plain, method = LayerCAM(model, normalize=None), LayerCAM(model, normalize=None, flips=['h'])
+    found = method.explain(images, also=['v'])
+    one, other = plain.explain(images), plain.explain(images.flip(3))
+    torch.testing.assert_close(found.evidence, (one.evidence + other.evidence) / 2)
+    torch.testing.assert_close(found.maps, (one.maps + other.maps.flip(2)) / 2)
+    assert len(found.views) == 3
+
+
+def test_of_a_layer_that_is_used_twice_the_last_use_counts():
+    torch.manual_seed(0)
+    shared = nn.Conv2d(3, 3, 3, padding=1)
+    images = torch.randn(2, 3, 8, 8)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared, self.fc = shared, nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.fc(self.shared(self.shared(x).relu()).mean((2, 3)))
+
+    model = Twice()
+    alone = nn.Sequential(shared, nn.AdaptiveAvgPool2d(1), nn.Flatten(), model.fc)
+    expected = GradCAM(alone, layers=['0'], normalize=None)(shared(images).relu().detach())
+    torch.testing.assert_close(GradCAM(model, layers=['shared'], normalize=None)(images), expected)
+
+
+def test_a_blur_leaves_a_constant_map_as_it_is():
+    torch.testing.assert_close(_blurred(torch.ones(1, 9, 7), 2.0), torch.ones(1, 9, 7))

@@ -5,6 +5,7 @@ import struct
 import urllib.request
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 
@@ -195,3 +196,43 @@ def test_files_that_are_no_images_get_a_clear_answer(page, kind):
     assert '/tmp' not in sentence
     assert 'kgl_mm-' not in sentence
     assert '\n' not in sentence
+
+
+def test_whoever_has_been_answered_is_no_longer_on_the_way(page, monkeypatch):
+    monkeypatch.setattr(app, 'AT_ONCE', 2)
+    for content in [picture(), b'none'] * 4:
+        assert page.post('/api/inspect', content=content).status_code in (200, 400)
+
+
+def test_what_is_too_much_is_not_kept_on_the_disk(page, monkeypatch, tmp_path):
+    monkeypatch.setattr(inspect, 'MOST_BYTES', 10_000)
+    kept, receive = [], app._receive
+
+    async def spy(request, file, most):
+        try:
+            await receive(request, file, most)
+        finally:
+            kept.append(file.tell())
+
+    monkeypatch.setattr(app, '_receive', spy)
+    assert page.post('/api/inspect', content=bytes(100_000)).status_code == 413
+    assert kept[0] <= 10_000
+
+
+def test_who_sends_too_slowly_hears_of_it(served, inspector, monkeypatch):
+    monkeypatch.setattr(app, 'PATIENCE', 0.2)
+    host, port = served(inspect_app(inspector(), '', ['localhost'])).removeprefix('http://').split(':')
+    with socket.create_connection((host, int(port)), timeout=20) as slow:
+        slow.sendall(b'POST /api/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf')
+        assert b' 408 ' in slow.recv(1000)
+
+
+def test_answers_are_kept_nowhere(page):
+    assert page.get('/api/model').headers['cache-control'] == 'no-store'
+
+
+def test_the_page_gets_no_more_regions_than_it_can_show(page):
+    image = np.full((60, 60), 240, np.uint8)
+    image[::4, ::4] = 40
+    found = page.post('/api/inspect?pictures=1', content=cv2.imencode('.png', image)[1].tobytes()).json()
+    assert len(found['places']) == 100 < len(found['regions'])

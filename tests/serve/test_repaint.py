@@ -16,6 +16,7 @@ from kgl_mm.serve import open_gallery, paint_masks, repaint_app
 from kgl_mm.serve import repaint as module
 
 from .conftest import as_png, client, picture
+from .test_app import bomb
 
 
 @pytest.fixture
@@ -229,3 +230,23 @@ def test_a_moved_store_without_its_run_still_paints(store, tmp_path):
     gallery.save(0, as_png(stroke()))
     line = json.loads((tmp_path / 'moved/journal').glob('*').__next__().read_text().strip())
     assert line['edited'] is True
+
+
+def test_what_is_lighter_than_half_is_inside(gallery, store):
+    gallery.save(0, cv2.imencode('.png', np.repeat(np.uint8([[0, 127, 128, 255]]), 40, 0).repeat(15, 1))[1].tobytes())
+    assert store.read('bad/d1.png', size=(40, 60))[0, 5::15].tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize('side', [100_000, 9000])
+def test_a_mask_that_says_it_is_huge_is_refused(gallery, side):
+    with pytest.raises(UsageError, match='million can be saved'):
+        gallery.save(0, bomb(side, side))
+
+
+def test_where_no_trust_is_known_the_faintest_maps_come_first(tmp_path):
+    store = PriorStore(tmp_path / 'store')
+    for name, peak in (('a', 0.9), ('b', 0.2), ('c', 0.5)):
+        (tmp_path / f'images/{name}.png').parent.mkdir(exist_ok=True)
+        (tmp_path / f'images/{name}.png').write_bytes(picture())
+        store.write(f'{name}.png', np.full((40, 60), peak), label=1)
+    assert [place.key for place in open_gallery(store.root, tmp_path / 'images').places] == ['b.png', 'c.png', 'a.png']

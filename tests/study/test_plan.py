@@ -4,6 +4,7 @@ from mmengine.config import Config
 from kgl_mm.engine.config import load_config, set_data
 from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
+from kgl_mm.study import plan as plan_module
 from kgl_mm.study.plan import Cell, base_hash, cells_of, config_of, origins, tasks_of
 
 
@@ -153,3 +154,12 @@ def test_a_wrong_field_is_said(cfg, settings, sentence):
     with pytest.raises(UsageError) as error:
         config_of(config, Cell(0, 0, settings))
     assert str(error.value).startswith(sentence)
+
+
+def test_a_key_follows_the_code_that_the_stage_and_those_before_it_need(cfg, monkeypatch):
+    stages = stages_of(config_of(cfg, Cell(0, 0, {})))
+    before = origins(stages)
+    assert set(before['stage1'].uses.split()) <= set(before['stage2'].uses.split())
+    monkeypatch.setattr(plan_module, 'code_hash', lambda uses: 'newer')
+    after = origins(stages)
+    assert all(before[name].key != after[name].key for name in stages)

@@ -115,3 +115,18 @@ def test_data_have_workers_only_where_these_change_no_result():
     del cfg.default_hooks.randomness
     cfg.train_cfg.by_epoch = True
     assert not _workers_change_nothing(cfg)
+
+
+def test_fewer_run_at_a_time_once_memory_did_not_do(pool, tmp_path):
+    def work(folder):
+        (folder / 'running').touch()
+        time.sleep(0.3)
+        together = len(list(tmp_path.glob('*/running')))
+        with (tmp_path / 'log').open('a') as log:
+            log.write(f'{together}\n')
+        time.sleep(0.3)
+        (folder / 'running').unlink()
+        return 'CUDA out of memory' if together > 2 else ''
+
+    assert set(pool(3, **dict.fromkeys('abcdefgh', work)).values()) == {''}
+    assert (tmp_path / 'log').read_text().split().count('3') == 3  # never again

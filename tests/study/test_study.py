@@ -8,7 +8,9 @@ import pytest
 
 from kgl_mm.engine.config import load_config, set_data
 from kgl_mm.errors import UsageError
-from kgl_mm.files import alone_in
+from kgl_mm.files import alone_in, write_json
+from kgl_mm.study import plan as plan_module
+from kgl_mm.study import table as table_module
 from kgl_mm.study.study import Study
 
 
@@ -97,3 +99,42 @@ def test_what_will_be_compared_is_known_before_the_first_run(study):
     assert not plan.table.rows
     enter(plan)  # failed ones are called the same
     study('kgl_folder.py', resume=True, **varied).check([('num_positives=3', chosen)])
+
+
+def done(plan, code=None):
+    """The rows of all runs, as if these had ended well."""
+    for cell, _, origin in plan.cells:
+        for name in origin:
+            write_json(plan.root / 'runs/x/state.json', dict(stages={name: dict(done=True)}))
+            write_json(plan.root / 'runs/x/metrics.json', {name: dict(test=dict(AP=0.5))})
+            plan.table.add(cell, name, origin[name], plan.root / 'runs/x')
+    plan.table.write()
+
+
+def test_what_is_known_is_not_run_again_and_what_failed_or_is_of_older_code_is(study, monkeypatch):
+    options = dict(seeds=[0], resume=True)
+    plan = study('vgg16_folder.py', seeds=[0])
+    enter(plan)
+    assert len(study('vgg16_folder.py', **options).tasks()) == 1  # they have failed
+    done(study('vgg16_folder.py', **options))
+    assert not study('vgg16_folder.py', **options).tasks()
+    for module in (plan_module, table_module):
+        monkeypatch.setattr(module, 'code_hash', lambda uses: 'newer')
+    assert len(study('vgg16_folder.py', **options).tasks()) == 1
+    assert not study('vgg16_folder.py', keep_stale=True, **options).tasks()
+    with pytest.raises(UsageError, match='add --resume'):
+        study('vgg16_folder.py')
+
+
+def test_results_of_other_settings_are_no_stale_ones(study):
+    done(study('vgg16_folder.py', seeds=[0]))
+    other = study('vgg16_folder.py', {'optim_wrapper.optimizer.lr': 0.5}, seeds=[0], resume=True, keep_stale=True)
+    assert len(other.tasks()) == 1
+
+
+def test_a_stage_that_is_known_but_gone_is_run_again_for_those_that_read_it(study):
+    plan = study('kgl_folder.py', seeds=[0])
+    cell, _, origin = plan.cells[0]
+    write_json(plan.root / 'runs/x/state.json', dict(stages=dict(stage1=dict(done=True))))
+    plan.table.add(cell, 'stage1', origin['stage1'], plan.root / 'runs/x')
+    assert plan.tasks()[0].stages == ['stage1']

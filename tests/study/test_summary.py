@@ -264,3 +264,15 @@ def test_the_file_has_a_column_for_each_number(rows, tmp_path):
     (line,) = csv.DictReader((tmp_path / 'summary.csv').open())
     assert float(line['AP']) == pytest.approx(0.7)
     assert {'name', 'seeds', 'AP_std', 'AP_low', 'AP_high', 'FP', 'seconds'} <= line.keys()
+
+
+def test_equal_runs_are_ahead_of_none(rows):
+    groups = groups_of(rows({0: [0.5, 0.6]}, variant='a') + rows({0: [0.5, 0.7]}, variant='b'))
+    assert compare(groups, 'a', 'b')['ahead'] == 1
+
+
+def test_a_run_without_the_other_is_no_choice(rows):
+    members = [
+        row | dict(val_AP='0.5') for row in rows({0: [0.5], 1: [0.9]}, variant='a') + rows({0: [0.6]}, variant='b')
+    ]
+    assert [row['seed'] for row in better(groups_of(members), ['a', 'b']).rows] == ['0']

@@ -53,7 +53,16 @@ def test_rows_of_another_config_are_known(folder, tmp_path):
     table.write()
     for config, other in (('one', False), ('two', True)):
         again = Table(tmp_path / 'results.csv', ['model.head.channel'], config=config)
-        assert again.is_of_another(again.find(CELL, 'stage2')) is other
+        (row,) = again.rows.values()
+        assert again.is_of_another(row) is other
+        assert again.find(CELL, 'stage2') == (None if other else row)
+    again.add(CELL, 'stage2', KEY, folder)
+    again.write()
+    assert [row['config'] for row in read_table(tmp_path / 'results.csv')] == ['two', 'one']  # nothing is lost
+    Table(tmp_path / 'results.csv', ['model.head.channel'], config='one').write()
+    assert {row['config'] for row in read_table(tmp_path / 'results.csv')} == {'one', 'two'}
+    (tmp_path / 'results.csv').unlink()
+    table.write()
     again = Table(tmp_path / 'results.csv', ['model.head.channel'], config='one-stages')
     assert not again.is_of_another(again.find(CELL, 'stage2'))  # of a time when stages were not told apart
     assert again.is_of_another(dict(config='one-others'))

@@ -49,3 +49,25 @@ def test_the_defect_is_outlined_where_it_is_known():
     mask = np.zeros((64, 96), np.uint8)
     mask[20:30, 40:60] = 1
     assert (drawn(image, mask) != drawn(image)).any()
+
+
+def test_curves_go_across_by_recall_and_up_by_precision():
+    recall = np.array([0, 0.5])
+    canvas = _curves([(recall, np.ones(2), 0.4), (recall, np.zeros(2), 0.4)], ('a', 'b'), (420, 300))
+    rows, _ = np.nonzero((canvas == BEFORE).all(2) & (np.arange(420) > 300))
+    assert not len(rows)  # half of the width
+    assert (canvas[:15] == BEFORE).all(2).any()
+    assert not (canvas[:15] == AFTER).all(2).any()
+
+
+def test_what_was_before_stands_left_with_the_score_of_the_image_that_is_shown(monkeypatch):
+    image, said = np.full((300, 300, 3), 120, np.uint8), []
+    monkeypatch.setattr(
+        'kgl_mm.visualization.comparison.captioned', lambda tile, text, colour: said.append((text, tile)) or tile
+    )
+    curve = np.array([0, 1]), np.ones(2), 1.0
+    maps, scores = [np.zeros((3, 3)), np.ones((3, 3))], [np.array([0.1, 0.25]), np.array([0.1, 0.75])]
+    draw_comparison(image, maps, None, scores, np.array([0, 1]), 1, [curve, curve], ('first', 'then'))
+    tiles = dict(said)
+    assert (tiles['first: score 0.250'] == 120).all()
+    assert (tiles['then: score 0.750'] != 120).any()

@@ -55,3 +55,19 @@ def test_a_broken_image_is_named(tmp_path):
     (tmp_path / 'x.png').write_text('no image')
     with pytest.raises(UsageError, match=r'x\.png'):
         draw_gallery([dict(img_path=str(tmp_path / 'x.png'), label=0, score=0.1)], {})
+
+
+def test_the_most_telling_images_come_first_and_a_score_at_the_threshold_is_defective(tmp_path):
+    """Each image has a gray of its own, by which it is found on the page."""
+    rows, places = [], {}
+    for i, (label, score) in enumerate(
+        [(1, 0.7), (1, 0.9), (1, 0.3), (1, 0.1), (0, 0.7), (0, 0.9), (0, 0.3), (0, 0.1), (1, 0.5)]
+    ):
+        path = str(tmp_path / f'{i}.png')
+        cv2.imwrite(path, np.full((64, 64), 101 + 10 * i, np.uint8))
+        rows.append(dict(img_path=path, label=label, score=score))
+    page = decode(draw_gallery(rows, {}, threshold=0.5))
+    for i in range(len(rows)):
+        there = np.argwhere(cv2.erode((page == 101 + 10 * i).all(2).astype(np.uint8), np.ones((9, 9))) > 0)
+        places[i] = there[:, 0].min(), there[:, 1].min()
+    assert sorted(places, key=places.get) == [1, 0, 8, 3, 2, 5, 4, 7, 6]

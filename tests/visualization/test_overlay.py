@@ -83,3 +83,11 @@ def test_a_mask_of_one_pixel_is_outlined_in_a_small_picture():
 def test_what_cannot_be_drawn(image, prior, top):
     with pytest.raises(UsageError, match='give'):
         overlay(image, prior, top=top)
+
+
+def test_the_opacity_is_a_straight_line():
+    image = np.full((1, 60), 60, np.uint8)
+    image[:, ::2] = 200
+    ramp = np.linspace(0, 1, 30)
+    contrast = np.ptp(overlay(image, np.repeat(ramp, 2)[None])[0, :, 0].reshape(30, 2), axis=1)
+    np.testing.assert_allclose(contrast, 140 * (1 - 0.6 * ramp), atol=1.5)

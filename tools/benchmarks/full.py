@@ -202,13 +202,20 @@ def main() -> None:
         raise UsageError(f'--only {min(unknown)}: the parts are {", ".join(part.name for part in parts)}')
     root = args.work_dir or Path('work_dirs', 'benchmark_reduced' if args.reduced else 'benchmark_full')
     chosen = [part for part in parts if not args.only or part.name in args.only]
+    stopped = []
     try:
         for part in chosen if not args.list else ():
             if not part.missing(root):
                 print(f'\ntable {part.table}, {part.name}: {part.command(root)}', flush=True)
-                part.run(root, args.jobs)
+                try:
+                    part.run(root, args.jobs)
+                except UsageError as error:  # an incomplete data set stops its own parts alone
+                    stopped.append(f'{part.name}: {error}')
+                    print(stopped[-1])
     finally:
         Console(width=160).print(overview(chosen, root))
+    if stopped:
+        raise UsageError('; '.join(stopped))
 
 
 def overview(parts: list[Part], root: Path) -> Table:
@@ -216,7 +223,10 @@ def overview(parts: list[Part], root: Path) -> Table:
     table = Table('table', 'part', 'runs left', 'failed', 'command', box=box.SIMPLE)
     for part in parts:
         missing = part.missing(root)
-        left = (missing, '') if missing else map(str, part.state(root))
+        try:
+            left = (missing, '') if missing else map(str, part.state(root))
+        except UsageError as error:
+            left = f'not measured: {error}', ''
         table.add_row(str(part.table), part.name, *left, part.command(root))
     return table
 

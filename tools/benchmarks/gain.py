@@ -81,7 +81,10 @@ def main() -> None:
     args = parser.parse_args()
     found = defaultdict(list)
     for path in args.tables:
-        for names, values in points(read_table(path), args.control).items():
+        rows = read_table(path)
+        if any(name not in row for row in rows[:1] for name in ('variant', 'status', 'test_AP', 'val_AP')) or not rows:
+            raise UsageError(f'{path}: not the results.csv of a study of variants with AP on validation data')
+        for names, values in points(rows, args.control).items():
             found[names] += values
     if not found:
         raise UsageError(f'{args.tables[0]}: no guided run has one of {" or ".join(args.control)} beside it')

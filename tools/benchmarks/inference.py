@@ -11,11 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a checkout that is not installed
 
+import cv2
 import torch
 from _race import race, ratio
 from mmengine.registry import DefaultScope
 
-from kgl_mm.apis import DefectInspector
+from kgl_mm.apis import DefectInspector, cli
 from kgl_mm.apis.export import export
 from kgl_mm.engine.loading import load_dataset
 from kgl_mm.errors import UsageError
@@ -55,6 +56,7 @@ def main() -> None:
         dataset = load_dataset(network.config, 'test')
     paths = [dataset.get_data_info(index)['img_path'] for index in range(min(len(dataset), max(args.batches)))]
     images = [read_file(path) for path in paths]
+    images = [cv2.resize(image, images[0].shape[1::-1]) for image in images]  # only images of one size share a batch
     first = next(sources(images[0])), images[0]
     size = ' x '.join(map(str, reversed(network.shape(network.prepare(*first))[1:])))
     print(f'images of {images[0].shape[1]} x {images[0].shape[0]} seen at {size}, {torch.get_num_threads()} threads')
@@ -63,7 +65,7 @@ def main() -> None:
         rows = {key: partial(run, batch, batch_size=number) for key, run in inspectors.items()}
         seconds = race(rows, args.rounds)
         for (kind, form), times in seconds.items():
-            ms = 1000 * statistics.median(times) / number
+            ms = 1000 * statistics.median(times) / len(batch)
             text = f'  batch {number:2}  {kind:<7} {form:<11} {ms:7.1f} ms an image'
             if form != FIRST:
                 text += f', {ratio(seconds[kind, FIRST], times):.2f} times as fast as the inspector'
@@ -74,7 +76,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except UsageError as error:
-        sys.exit(f'error: {error}')
+    cli.run(main)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from mmengine.registry import DefaultScope
 
+from kgl_mm.apis import cli
 from kgl_mm.apis.train import train
 from kgl_mm.datasets import NEUDet, Sample
 from kgl_mm.engine.config import load_config, set_data
@@ -144,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

@@ -22,6 +22,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader
 
+from kgl_mm.apis import cli
 from kgl_mm.datasets import DefectFolder
 from kgl_mm.engine.config import innermost, load_config
 from kgl_mm.engine.stages import stages_of
@@ -141,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

@@ -18,6 +18,7 @@ import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
+from kgl_mm.apis import cli
 from kgl_mm.saliency import FullGrad, GradCAM, LayerCAM, explain
 from kgl_mm.saliency.layers import choose_layers
 from kgl_mm.saliency.one_pass import undisturbed
@@ -90,10 +91,10 @@ def rows(model, images) -> dict[str, Callable]:
     except ImportError:
         print('grad-cam is not installed: no comparison with it')
         return result
-    model = copy.deepcopy(model)  # its hooks stay, and would slow down the others
-    modules = [model.get_submodule(name) for name in layers]
     targets = [lambda logits: logits[1] - logits[0]] * len(images)
-    for name, cam in (('LayerCAM', other.LayerCAM(model, modules)), ('FullGrad', other.FullGrad(model, []))):
+    for name in ('LayerCAM', 'FullGrad'):
+        its = copy.deepcopy(model)  # hooks stay, and would slow down the others
+        cam = getattr(other, name)(its, [its.get_submodule(layer) for layer in layers if name == 'LayerCAM'])
         cam.batch_size = len(images)
         result[f'grad-cam {name}'] = lambda cam=cam: torch.from_numpy(cam(images, targets))
     return result
@@ -165,4 +166,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

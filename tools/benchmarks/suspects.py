@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a che
 
 import numpy as np
 
+from kgl_mm.apis import cli
 from kgl_mm.apis.train import train
 from kgl_mm.datasets import KolektorSDD, Sample
 from kgl_mm.engine.config import load_config, set_data
@@ -59,7 +60,8 @@ def main() -> None:
         options = dict.fromkeys(SCALES, tuple(args.size)) | {'randomness.seed': seed, 'train_cfg.max_epochs': 1}
         cfg = load_config('kgl_slim_vgg_ksdd.py', SMALL | options)
         cfg.stages.stage1.train_cfg = dict(max_epochs=args.epochs)
-        cfg.crossfit, cfg.work_dir = args.crossfit, str(Path(args.work_dir, f'seed{seed}'))
+        name = f'{args.size[0]}x{args.size[1]}_{args.epochs}epochs_{args.crossfit}parts_seed{seed}'
+        cfg.crossfit, cfg.work_dir = args.crossfit, str(Path(args.work_dir, name))
         set_data(cfg, type='kgl_mm.MislabelledKolektorSDD', flip_seed=seed)
         train(cfg, resume=True)
         found = doubts(evidence_of(read_run(cfg.work_dir))[0])
@@ -72,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    cli.run(main)

@@ -314,3 +314,15 @@ def test_two_processes_have_the_gradient_of_one(tmp_path):
     for rank in (0, 1):
         got = torch.load(tmp_path / f'{rank}.pth', weights_only=True)
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_trust_in_a_target_comes_with_its_image(images):
+    model = spied()
+    samples = [
+        sample(1, square(), prior_trust=0.25),
+        sample(0, square() * 0),
+        sample(1, square(), prior_trust=0.0),
+        sample(1),
+    ]
+    model(images, samples, mode='loss')
+    assert model.consistency.seen[3].tolist() == [0.25, 1, 0, 0]

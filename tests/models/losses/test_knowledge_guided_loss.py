@@ -4,7 +4,7 @@ from mmengine.registry import DefaultScope
 from torch.nn import functional as F  # noqa: N812
 
 from kgl_mm.errors import UsageError
-from kgl_mm.models import KnowledgeGuidedLoss
+from kgl_mm.models import AnomalyMapDistillLoss, KnowledgeGuidedLoss
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +86,17 @@ def test_any_classification_loss_will_do(batch):
 def test_wrong_settings_are_said(wrong, sentence):
     with pytest.raises(UsageError, match=sentence):
         KnowledgeGuidedLoss(**wrong)
+
+
+def test_each_taught_image_counts_alike_whichever_process_has_it(monkeypatch):
+    """This process has three of them, and another one has one: two on average."""
+    guided = dict(
+        cls_score=torch.randn(3, 2), labels=torch.tensor([0, 1, 1]), seg_logits=torch.randn(3, 1, 2, 4),
+        seg_target=torch.ones(3, 1, 2, 4), weights=torch.ones(3),
+    )  # fmt: skip
+    features, maps = [torch.rand(3, 4, 2, 2)], torch.rand(3, 2, 2)
+    alone = KnowledgeGuidedLoss()(**guided)['loss_seg'], AnomalyMapDistillLoss()(features, maps)
+    for name in ('knowledge_guided_loss', 'anomaly_map_distill_loss'):
+        monkeypatch.setattr(f'kgl_mm.models.losses.{name}.all_reduce', lambda x, op: x.fill_(2))
+    torch.testing.assert_close(KnowledgeGuidedLoss()(**guided)['loss_seg'], 1.5 * alone[0])
+    torch.testing.assert_close(AnomalyMapDistillLoss()(features, maps), 1.5 * alone[1])

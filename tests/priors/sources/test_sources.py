@@ -485,3 +485,62 @@ def test_real_masks_that_are_missing(write, parts):
     with pytest.raises(UsageError, match=r"1.png: has no mask; add it, or set missing='empty'"):
         write(FolderSource(masks=True), 'a', dataset)
     assert write(FolderSource(masks=True, missing='empty'), 'b', dataset)[0].entry('dent/1.png')['peak'] == 0
+
+
+@pytest.fixture
+def fitted(model, surfaces):
+    def fit(**kwargs):
+        source = PatchMemorySource(model, layers=['backbone.stages.0'], **kwargs)
+        source.fit(surfaces)
+        return source
+
+    return fit
+
+
+def test_the_scale_is_a_quantile_of_so_many_good_images_and_part_of_what_is_remembered(fitted, surfaces):
+    low, high = fitted(k=2, quantile=0.1), fitted(k=2, quantile=1.0)
+    assert low.scale < high.scale
+    assert low.weights() != high.weights()
+    looked_at = []
+    get = type(surfaces).__getitem__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(surfaces), '__getitem__', lambda self, i: looked_at.append(i) or get(self, i))
+        fitted(k=1, compare=2)
+    assert len(looked_at) == 1 + 1 + 2  # to prepare, to remember, to compare
+
+
+def test_no_more_patches_are_remembered_than_asked_for(fitted):
+    source = fitted(k=3, max_patches=100)
+    assert [len(part) for part in source.memory] == [len(part) for part in source.owners] == [100]
+    assert set(source.owners[0].tolist()) == {0, 1, 2}
+
+
+def test_the_longest_end_of_a_path_counts(tmp_path):
+    for place, value in (('1.npy', 0.25), ('a/1.npy', 0.5)):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / place, np.full((2, 2), value, np.float32))
+    sample = DataSample(metainfo=dict(img_path='/data/a/1.png'))
+    assert FolderSource(tmp_path, quantile=None).maps(torch.zeros(1, 3, 2, 2), [sample]).max() == 0.5
+
+
+def test_the_scale_comes_of_the_images_of_the_training(write, parts, tmp_path, monkeypatch):
+    from kgl_mm.priors import PriorStore
+    from kgl_mm.priors.generation import generate
+
+    dataset = parts((32, 40), (32, 40), (32, 40), good=2)
+    source, seen = FolderSource(elsewhere(tmp_path, dataset, '.npy')), []
+    monkeypatch.setattr(FolderSource, 'fit', lambda self, data: seen.append(len(data)))
+    source.scale = 1.0
+    generate(source, dataset, PriorStore(tmp_path / 'store'), batch_size=1, fit_on=dataset.get_subset([0]))
+    assert seen == [1]
+
+
+def test_images_of_which_nobody_said_whether_they_are_defective_are_good(tmp_path):
+    import cv2
+
+    for kind in ('nut', 'pipe'):
+        (tmp_path / kind).mkdir()
+        for i in range(2):
+            cv2.imwrite(str(tmp_path / f'{kind}/{i}.png'), np.full((8, 8, 3), 50 * i + len(kind), np.uint8))
+    data = DATASETS.build(dict(type='kgl_mm.CategoryFolder', data_root=str(tmp_path), test_mode=True))
+    assert good_indices(data) == [0, 1, 2, 3]
