@@ -30,6 +30,16 @@ def _runners_say_less_of_themselves():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _a_runner_leaves_no_scope_behind():
+    """Else what a test finds in the registries depends on which ones ran before it in its process."""
+    from mmengine.registry import DefaultScope
+
+    kept = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict = kept
+
+
 @pytest.fixture(autouse=True, scope='session')
 def _what_is_imported_is_no_garbage(_runners_say_less_of_themselves):
     """Each data set of mmengine collects garbage once, which takes a fifth of a second for half a million objects."""

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='where to write, without suffix (default: summary beside the table)')
     args = parser.parse_args()
 
-    from kgl_mm.study.report import choose, refuse_mixed, report
+    from kgl_mm.study.report import choose, report
     from kgl_mm.study.table import read_table, varied_in
 
     rows = []
@@ -51,7 +51,6 @@ def main() -> None:
     results = Counter((*(row[name] for name in varied_in(row)), row['seed'], row['fold'], row['stage']) for row in rows)
     if twice := [result for result, count in results.items() if count > 1]:
         raise UsageError(f'{" ".join(filter(None, twice[0]))}, and {len(twice)} in all, are in several of the tables')
-    refuse_mixed(rows)
     out = args.out or args.tables[0].with_name('summary')
     print(report(rows, out, args.compare, args.split, args.better, args.metric))
 

@@ -141,7 +141,7 @@ def configure(args: argparse.Namespace):
     options = key_values('--cfg-options', args.cfg_options)
     cfg = load_config(args.config, options)
     if os.environ.get('RANK', '0') == '0':
-        for key in {key.partition('.')[0] for key in options}:
+        for key in dict.fromkeys(key.partition('.')[0] for key in options):
             if near := difflib.get_close_matches(key, cfg.keys() - {key}, 1, 0.85):
                 print(f'note: --cfg-options {key}: did you mean {near[0]}?', file=sys.stderr)
         for key, stays in overruled(cfg, options).items():

@@ -87,7 +87,7 @@ def refuse_mixed(rows: list[dict]) -> None:
 
 
 def choose(rows: list[dict], where: dict[str, list]) -> list[dict]:
-    """The rows whose fields have one of the values."""
+    """The rows whose fields have one of the values, all of one config."""
     for name, values in where.items():
         if any(name not in row for row in rows):
             raise UsageError(f'--where {name}: not a field of this table, which has {", ".join(rows[0])}')
@@ -95,4 +95,5 @@ def choose(rows: list[dict], where: dict[str, list]) -> list[dict]:
         rows = [row for row in rows if row[name] in allowed]
     if not rows:
         raise UsageError('--where: no row is like that')
+    refuse_mixed(rows)
     return rows

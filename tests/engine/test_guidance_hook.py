@@ -378,6 +378,24 @@ def test_without_a_good_class_no_image_is_good(tmp_path):
     assert 'AUROC' not in judge_source(Kinds(), LoadPrior(parts(tmp_path))).reason
 
 
+@HOOKS.register_module(force=True)
+class SeesTrust(Hook):
+    seen: list
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        SeesTrust.seen += [s.prior_trust for s in data_batch['data_samples'] if 'prior_mask' in s]
+
+
+def test_workers_of_a_loop_of_iterations_know_how_far_priors_are_trusted(tmp_path, drawn, store):
+    SeesTrust.seen = []
+    loop = dict(_delete_=True, by_epoch=False, max_iters=2)
+    cfg = config(tmp_path, drawn, store(knows=False), train_cfg=loop)
+    cfg.train_dataloader.update(num_workers=1, persistent_workers=True, sampler=dict(type='InfiniteSampler'))
+    cfg.custom_hooks = [dict(type='kgl_mm.GuidanceHook'), dict(type='SeesTrust', priority='LOWEST')]
+    train(cfg)
+    assert set(SeesTrust.seen) == {0.0}
+
+
 @pytest.mark.parametrize('split', ['val', 'test'])
 def test_priors_of_a_source_that_is_not_trusted_are_emptied_outside_of_the_training_too(drawn, store, split):
     from mmengine.registry import DATASETS

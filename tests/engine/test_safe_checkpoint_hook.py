@@ -55,6 +55,11 @@ class Metric:
         return dict(AP=0.5)
 
 
+def loader(sampler='DefaultSampler'):
+    sampler = dict(type=sampler, shuffle=False)
+    return dict(batch_size=4, dataset=Points(), sampler=sampler, collate_fn=dict(type='default_collate'))
+
+
 ITERATIONS = dict(by_epoch=False, max_iters=5, val_interval=2)
 EPOCHS = dict(by_epoch=True, max_epochs=5, val_interval=2)
 
@@ -76,18 +81,10 @@ def _scope():  # a runner leaves its own behind
 def test_a_threshold_travels_with_its_own_weights(tmp_path, train_cfg, chosen):
     by_epoch = train_cfg['by_epoch']
 
-    def loader():
-        return dict(
-            batch_size=4,
-            dataset=Points(),
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
-        )
-
     runner = Runner(
         model=Line(),
         work_dir=str(tmp_path),
-        train_dataloader=dict(loader(), sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler')),
+        train_dataloader=loader('DefaultSampler' if by_epoch else 'InfiniteSampler'),
         val_dataloader=loader(),
         train_cfg=train_cfg,
         val_cfg={},
@@ -104,11 +101,6 @@ def test_a_threshold_travels_with_its_own_weights(tmp_path, train_cfg, chosen):
         info = load_from_file(str(path))['message_hub']['runtime_info']
         found[int(path.stem.rpartition('_')[2])] = info.get('threshold', {}).get('value')
     assert found == chosen
-
-
-def loader(**sampler):
-    sampler = dict(type='DefaultSampler', shuffle=False) | sampler
-    return dict(batch_size=4, dataset=Points(), sampler=sampler, collate_fn=dict(type='default_collate'))
 
 
 class Finds:

@@ -1,7 +1,7 @@
 import pytest
 
 from kgl_mm.errors import UsageError
-from kgl_mm.study.report import refuse_mixed, report
+from kgl_mm.study.report import choose, refuse_mixed, report
 
 
 def test_runs_that_validation_data_cannot_choose_from_are_reported(rows, tmp_path):
@@ -32,3 +32,6 @@ def test_no_mean_is_of_several_configs(rows):
     old[0]['config'] = '56'
     with pytest.raises(UsageError, match=r'a stage2: there are rows of several configs.*\(12-34, 56\)'):
         refuse_mixed(new + old)
+    with pytest.raises(UsageError, match='several configs'):
+        choose(new + old, {})
+    assert choose(new + old, dict(config=['56'])) == old

@@ -24,6 +24,7 @@ from kgl_mm.apis import cli
 from kgl_mm.errors import UsageError
 from kgl_mm.evaluation.intervals import paired_bootstrap
 from kgl_mm.files import write_atomically
+from kgl_mm.study.report import refuse_mixed
 from kgl_mm.study.table import read_table, varied_in
 
 LOOK = {
@@ -82,8 +83,9 @@ def main() -> None:
     found = defaultdict(list)
     for path in args.tables:
         rows = read_table(path)
-        if any(name not in row for row in rows[:1] for name in ('variant', 'status', 'test_AP', 'val_AP')) or not rows:
+        if not rows or not {'variant', 'status', 'test_AP', 'val_AP'} <= rows[0].keys():
             raise UsageError(f'{path}: not the results.csv of a study of variants with AP on validation data')
+        refuse_mixed(rows)
         for names, values in points(rows, args.control).items():
             found[names] += values
     if not found:

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.utils import get_ori_model
@@ -125,9 +126,13 @@ class GuidanceHook(Hook):
 
 def begin_workers_anew(runner) -> None:
     """In a loop that counts iterations workers have begun before the priors were bound."""
-    iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
+    iterator, loader = getattr(runner.train_loop, 'dataloader_iterator', None), runner.train_dataloader
     if getattr(iterator, '_iterator', None) is not None:
-        iterator._iterator = iter(runner.train_dataloader)
+        # torch would go on with persistent workers, and all iterators of a sampler share what ends with the first
+        iterator._iterator = loader._iterator = None
+        if isinstance(loader.sampler, InfiniteSampler):
+            loader.sampler.indices = loader.sampler._indices_of_rank()
+        iterator._iterator = iter(loader)
 
 
 def judge_source(dataset, loader: LoadPrior) -> Judgement:
