@@ -258,33 +258,28 @@ def test_vectors_and_missing_priors_are_said(head, feats, samples):
         head(channel='dropout').loss(feats, samples)
 
 
-def build(**kwargs):
-    torch.manual_seed(0)
-    return KnowledgeInjectionHead(**dict(dict(num_classes=2, in_channels=6, branch=(5,), hidden=(7,)), **kwargs))
-
-
-def test_the_channel_of_each_image_is_dropped_by_itself_and_as_often_as_asked():
-    model = build(channel='dropout', channel_dropout=0.3)
+def test_the_channel_of_each_image_is_dropped_by_itself_and_as_often_as_asked(head):
+    model = head(channel='dropout', channel_dropout=0.3)
     torch.manual_seed(0)
     kept = model._dropped((torch.zeros(4000, 6, 1, 1),), torch.ones(4000, 1, 1, 1)).flatten()
     assert set(kept.tolist()) == {0, 1}
     assert kept.mean().item() == pytest.approx(0.7, abs=0.03)
 
 
-def test_a_batch_of_which_one_image_has_no_prior_is_seen_without():
-    model, feats = build(channel='dropout').eval(), (torch.randn(2, 6, 4, 4),)
+def test_a_batch_of_which_one_image_has_no_prior_is_seen_without(head):
+    model, feats = head(channel='dropout').eval(), (torch.randn(2, 6, 4, 4),)
     samples = [DataSample(prior=torch.rand(1, 8, 8)), DataSample()]
     scores = torch.stack([sample.pred_score for sample in model.predict(feats, samples)])
     torch.testing.assert_close(scores, model(feats).softmax(1))
 
 
-def test_the_prior_of_a_test_is_brought_to_the_features_as_that_of_a_training():
-    model, feats = build(channel='dropout'), (torch.randn(2, 6, 4, 4),)
+def test_the_prior_of_a_test_is_brought_to_the_features_as_that_of_a_training(head):
+    model, feats = head(channel='dropout'), (torch.randn(2, 6, 4, 4),)
     samples = [DataSample(prior=torch.rand(1, 8, 8)) for _ in range(2)]
     expected = nn.functional.avg_pool2d(torch.stack([sample.prior for sample in samples]), 2)
     torch.testing.assert_close(model.prior_of(feats, samples), expected)
 
 
-def test_the_branch_segments_at_the_finer_stride():
-    model = build(in_index=1, fine_index=0, fine_channels=3)
+def test_the_branch_segments_at_the_finer_stride(head):
+    model = head(in_index=1, fine_index=0, fine_channels=3)
     assert model.segment((torch.randn(2, 3, 16, 24), torch.randn(2, 6, 8, 12))).shape == (2, 1, 16, 24)
