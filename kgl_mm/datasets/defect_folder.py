@@ -6,14 +6,14 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from kgl_mm.errors import UsageError
+from kgl_mm.errors import UsageError, check_number
 from kgl_mm.files import locked, write_atomically
 from kgl_mm.image_files import HIDDEN, SUFFIXES, find_images
 from kgl_mm.registry import DATASETS
 
 from .checks import file_faults, refuse, some
 from .defect_dataset import SPLITS, DefectDataset, Sample
-from .splits import cut_by_unit
+from .splits import cut_by_unit, deal_by_unit
 
 MASKS = 'masks'
 LOSSLESS = ('.png', '.bmp', '.tif', '.tiff')
@@ -31,12 +31,18 @@ class DefectFolder(DefectDataset):
     cut from training. Otherwise 60, 20 and 20 % are drawn by class and unit. What was drawn is written to
     ``split.csv`` on first use and kept: new images join (a known unit keeps its split), vanished ones are an error.
 
+    With ``folds=5`` all images are dealt out into five parts instead, once for all seeds, kept in ``folds_5.csv``. Part
+    ``fold`` is for the test, the next one for validation, the others are for training; so in the course of all folds
+    every image is tested once.
+
     Args:
         data_root: the folder.
         labels: ``'binary'``, or ``'kind'`` for one class a folder of defects.
         good: the name of the folder of good images.
         unit: a regular expression searched in the file's stem; its first group, or all of the match, names the unit.
-        split_file: where the split is kept; by default ``split.csv`` in ``data_root``.
+        split_file: where the split is kept; by default ``split.csv``, or ``folds_5.csv``, in ``data_root``.
+        folds: into how many parts images are dealt out, at least three; None draws one split.
+        fold: the part for the test, from 0.
         **kwargs: as for :class:`DefectDataset`.
     """
 
@@ -50,6 +56,8 @@ class DefectFolder(DefectDataset):
         good: str = 'good',
         unit: str = r'.+',
         split_file: str | None = None,
+        folds: int | None = None,
+        fold: int = 0,
         **kwargs,
     ) -> None:
         if labels not in ('binary', 'kind'):
@@ -58,9 +66,16 @@ class DefectFolder(DefectDataset):
             self.unit = re.compile(unit)
         except re.error as error:
             raise UsageError(f'unit={unit!r}: not a regular expression ({error})') from None
+        check_number(3, whole=True, none='one split', folds=folds)
+        if fold not in range(folds or 1):
+            allowed = f'with folds={folds} it is 0 to {folds - 1}' if folds else 'set folds=5 (say)'
+            raise UsageError(f'fold={fold!r}: {allowed}')
         self.labels = labels
         self.good = good
         self.split_file = split_file
+        self.folds = folds
+        self.fold = fold
+        self.column = 'part' if folds else 'split'
         super().__init__(data_root, **kwargs)
 
     def find_samples(self) -> list[Sample]:
@@ -154,9 +169,14 @@ class DefectFolder(DefectDataset):
 
     def _splits(self, found: dict, units: dict, masks: dict, given: list[str]) -> dict[str, str]:
         """The split of every image: as its folder says, as it was drawn before, or drawn now."""
+        if self.folds and given:
+            raise UsageError(
+                f'folds={self.folds}: {self.data_root} has {", ".join(given)} already, so no folds are drawn'
+            )
         if len(given) == len(SPLITS):
             return {path: split for path, (_, split) in found.items()}
-        file = Path(self.split_file or Path(self.data_root, 'split.csv'))
+        name = f'folds_{self.folds}.csv' if self.folds else 'split.csv'
+        file = Path(self.split_file or Path(self.data_root, name))
         fixed = {path: split for path, (_, split) in found.items() if split not in (None, 'train')}
         free = [path for path in found if path not in fixed]
         splits = self._kept(file, found)
@@ -172,6 +192,9 @@ class DefectFolder(DefectDataset):
                 logger='current',
                 level=logging.WARNING,
             )
+        if self.folds:
+            roles = {str(self.fold): 'test', str((self.fold + 1) % self.folds): 'val'}
+            splits = {path: roles.get(part, 'train') for path, part in splits.items()}
         return splits | fixed
 
     def _drawn(
@@ -185,17 +208,29 @@ class DefectFolder(DefectDataset):
         refuse(self, file_faults((f'{self.data_root}/{path}', masks.get(path)) for path in new))
         of_unit = {units[path]: split for path, split in splits.items()}
         splits |= {path: of_unit[units[path]] for path in new if units[path] in of_unit}
-        drawn = [path for path in new if path not in splits]
-        shares = dict(val=0.2, test=0.2)
-        shares = {split: share for split, share in shares.items() if split not in given}
-        shares = dict(train=1 - sum(shares.values()), **shares)
         kinds = sorted({kind for kind, _ in found.values()}, key=lambda kind: (kind != self.good, kind))
-        labels = [kinds.index(found[path][0]) for path in drawn]
-        places = cut_by_unit([units[path] for path in drawn], labels, shares, self.seed)
-        splits |= dict(zip(drawn, places, strict=True))
-        _write(file, [(path, found[path][0], units[path], splits[path]) for path in free])
+        labels = {path: kinds.index(found[path][0]) for path in free}
+        if self.folds:
+            splits = self._dealt(free, units, labels, of_unit) | splits
+        else:
+            drawn = [path for path in new if path not in splits]
+            shares = {split: 0.2 for split in ('val', 'test') if split not in given}
+            shares = dict(train=1 - sum(shares.values()), **shares)
+            places = cut_by_unit([units[path] for path in drawn], [labels[path] for path in drawn], shares, self.seed)
+            splits |= dict(zip(drawn, places, strict=True))
+        _write(file, self.column, [(path, found[path][0], units[path], splits[path]) for path in free])
         print_log(f'{len(new)} images were added to {file}.', logger='current', level=logging.INFO)
         return splits
+
+    def _dealt(self, paths: list, units: dict, labels: dict, of_unit: dict[str, str]) -> dict[str, str]:
+        """The part of every image, whatever the seed; units that have one stay there."""
+        for kind, is_it in (('good', lambda label: label == 0), ('defective', bool)):
+            there = len({units[path] for path in paths if is_it(labels[path])})
+            if 0 < there < self.folds:
+                raise UsageError(f'folds={self.folds}: {self.data_root} has {there} {kind} units, fewer than folds')
+        parts = {unit: int(part) for unit, part in of_unit.items()}
+        dealt = deal_by_unit([units[path] for path in paths], [labels[path] for path in paths], self.folds, 0, parts)
+        return dict(zip(paths, map(str, dealt), strict=True))
 
     def _kept(self, file: Path, found: dict) -> dict[str, str]:
         if not file.exists():
@@ -205,9 +240,11 @@ class DefectFolder(DefectDataset):
                 rows = list(csv.DictReader(text))
         except OSError as error:
             raise UsageError(f'{file}: cannot be read ({error.strerror})') from None
-        if not rows or not {'path', 'split'} <= set(rows[0]) or any(row['split'] not in SPLITS for row in rows):
+        column = self.column
+        names = tuple(map(str, range(self.folds))) if self.folds else SPLITS
+        if not rows or not {'path', column} <= set(rows[0]) or any(row[column] not in names for row in rows):
             raise UsageError(
-                f'{file}: not a table with columns path and split of {", ".join(SPLITS)}, in UTF-8 and separated by '
+                f'{file}: not a table with columns path and {column} of {", ".join(names)}, in UTF-8 and separated by '
                 'commas'
             )
         vanished = [row['path'] for row in rows if row['path'] not in found]
@@ -216,13 +253,13 @@ class DefectFolder(DefectDataset):
                 f'{file}: {len(vanished)} of its {len(rows)} images are gone ({some(vanished)}); put them back, '
                 'take their lines out, or remove the file to draw a new split'
             )
-        return {row['path']: row['split'] for row in rows}
+        return {row['path']: row[column] for row in rows}
 
 
-def _write(file: Path, rows: list[tuple[str, str, str, str]]) -> None:
+def _write(file: Path, column: str, rows: list[tuple[str, str, str, str]]) -> None:
     text = io.StringIO(newline='')
     writer = csv.writer(text)
-    writer.writerow(['path', 'kind', 'unit', 'split'])
+    writer.writerow(['path', 'kind', 'unit', column])
     writer.writerows(sorted(rows))
     try:
         write_atomically(file, text.getvalue().encode('utf-8', errors='surrogateescape'))

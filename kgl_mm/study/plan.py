@@ -17,6 +17,8 @@ from kgl_mm.files import hash_of
 
 from .code import code_hash, components
 
+_FOLDER = 'kgl_mm.DefectFolder'
+
 
 class Cell(NamedTuple):
     """One run of the whole config: a fold (None where the data set has none), a seed, and the varied fields."""
@@ -40,14 +42,26 @@ class Task(NamedTuple):
 
 def cells_of(cfg: Config, folds: Sequence[int] | None, seeds: Sequence[int], vary: dict[str, list]) -> list[Cell]:
     """All combinations; where no folds are named, those that the data set has."""
-    has_folds = 'fold' in innermost(cfg.train_dataloader.dataset)
-    if folds and not has_folds:
-        kind = innermost(cfg.train_dataloader.dataset).type
-        drawn = '; its parts are drawn once and kept in split.csv' if kind == 'kgl_mm.DefectFolder' else ''
-        raise UsageError(f'--folds {" ".join(map(str, folds))}: {kind} has no folds{drawn}: leave --folds out')
-    chosen = (folds or (0, 1, 2)) if has_folds else (None,)
+    dataset = innermost(cfg.train_dataloader.dataset)
+    drawn = dataset.get('folds')
+    there = range(drawn) if isinstance(drawn, int) else range(3) if 'fold' in dataset else ()
+    if folds and not there:
+        remedy = 'add --data-options folds=5 (say)' if dataset.type == _FOLDER else 'leave --folds out'
+        raise UsageError(f'--folds {" ".join(map(str, folds))}: {dataset.type} has no folds here; {remedy}')
+    chosen = folds or there or (None,)
     combinations = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())]
     return [Cell(fold, seed, settings) for settings in combinations for seed in seeds for fold in chosen]
+
+
+def remark_on(cells: Sequence[Cell], cfg: Config) -> str:
+    """What an interval over runs of a user's own images leaves out, if it does."""
+    dataset = innermost(cfg.train_dataloader.dataset)
+    if dataset.type != _FOLDER or dataset.get('folds') or len({cell.seed for cell in cells}) < 2:
+        return ''
+    return (
+        'All runs test on the same images, so the intervals do not say what other images would give; '
+        '--data-options folds=5 tests every image once.'
+    )
 
 
 def config_of(cfg: Config, cell: Cell) -> Config:

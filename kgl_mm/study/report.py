@@ -31,6 +31,7 @@ def report(
     split: str = 'test',
     choices: Sequence[Sequence[str]] = (),
     compared: str | None = None,
+    remark: str = '',
 ) -> str:
     """Write ``OUT.csv``, ``OUT.md`` and ``OUT.png``; returns the text, which is Markdown.
 
@@ -42,6 +43,7 @@ def report(
         choices: of groups, of which validation data choose for each fold and seed; ``'A or B'`` is such a group. A
             stage that was trained with and without guidance is chosen from in any case where validation data can.
         compared: the metric of differences and picture; by default the first that there is, which choices are made by.
+        remark: a sentence to stand below.
     """
     groups = groups_of(rows)
     metric = metric_of(groups, split)
@@ -61,7 +63,7 @@ def report(
         except UsageError as error:  # all runs of one have failed, say
             notes.append(f'{error}.')
     differences += steps(groups, metric, split)
-    text = markdown(lines, differences, notes)
+    text = markdown(lines, differences, [*notes, *filter(None, [remark])])
     write_atomically(out.with_suffix('.md'), text.encode())
     if any(metric in line for line in lines):
         write_atomically(out.with_suffix('.png'), draw(groups, metric, split))

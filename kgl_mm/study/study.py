@@ -22,7 +22,7 @@ from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
 from kgl_mm.files import alone_in, read_json
 
-from .plan import Cell, Origin, Task, base_hash, cells_of, config_of, origins, tasks_of
+from .plan import Cell, Origin, Task, base_hash, cells_of, config_of, origins, remark_on, tasks_of
 from .pool import Pool, visible_gpus
 from .report import report
 from .summary import called, groups_of, metric_of, with_or_without
@@ -57,8 +57,10 @@ class Study:
         if (self.root / 'results.csv').exists() and not resume:
             raise UsageError(f'{self.root} has results: add --resume to go on with them, or give another --work-dir')
         self.config = base_hash(cfg)
+        cells = cells_of(cfg, folds, seeds, vary or {})
+        self.remark = remark_on(cells, cfg)
         self.cells = []
-        for cell in cells_of(cfg, folds, seeds, vary or {}):
+        for cell in cells:
             config = config_of(cfg, cell)
             self.cells.append((cell, tasks_of(config), origins(stages_of(config))))
         self.table = Table(self.root / 'results.csv', list(vary or {}), self.config)
@@ -144,7 +146,7 @@ class Study:
     def report(self, pairs: Sequence[tuple[str, str]] = ()) -> str:
         """Write the summary; returns it as Markdown. Rows of another config stay in the table and are left out here."""
         rows = [row for row in self.table.sorted() if not self.table.is_of_another(row)]
-        text = report(rows, self.root / 'summary', pairs)
+        text = report(rows, self.root / 'summary', pairs, remark=self.remark)
         others = len(self.table.rows) - len(rows)
         return text + (f'\n{others} rows of another config, or of other data, are left out.\n' if others else '')
 

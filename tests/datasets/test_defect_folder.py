@@ -455,3 +455,73 @@ def test_a_split_that_cannot_be_synced_is_not_there_in_part(tmp_path, picture, m
     with pytest.raises(UsageError, match=r'split\.csv: cannot be written'):
         DefectFolder(str(tmp_path / 'parts'))
     assert not (tmp_path / 'parts/split.csv').exists()
+
+
+def test_folds_test_every_image_once(root, load):
+    folds = [load(root, folds=5, fold=fold) for fold in range(5)]
+    for parts in folds:
+        kinds = {split: Counter(path.partition('/')[0] for path in part) for split, part in parts.items()}
+        assert kinds['test'] == kinds['val'] == dict(good=4, scratch=2, dent=1)
+        assert kinds['train'] == dict(good=12, scratch=6, dent=3)
+    tested = [path for parts in folds for path in parts['test']]
+    assert len(tested) == len(set(tested)) == 35
+    assert [names(parts)['val'] for parts in folds] == [names(folds[(i + 1) % 5])['test'] for i in range(5)]
+    assert not (root / 'split.csv').exists()
+    written = (root / 'folds_5.csv').read_bytes()
+    assert names(load(root, folds=5, fold=2, seed=7)) == names(folds[2])  # whatever the seed
+    assert (root / 'folds_5.csv').read_bytes() == written
+    assert len(load(root, folds=3)['test']) == 12
+    assert len(load(root)['test']) == 7
+
+
+def test_new_images_join_folds(root, load, picture):
+    before = names(load(root, folds=5))
+    for i in range(5):
+        picture(root / f'dent/new_{i}.png')
+        after = names(load(root, folds=5))
+        assert all(before[split] <= after[split] for split in SPLITS)
+    with (root / 'folds_5.csv').open(newline='') as file:
+        new = [row['part'] for row in csv.DictReader(file) if '/new_' in row['path']]
+    assert sorted(new) == list('01234')  # one in each
+
+
+@pytest.mark.parametrize('number', [1, 4])
+def test_folds_need_units_enough(fill, number):
+    with pytest.raises(UsageError, match=rf'folds=5: .* has {number} defective units, fewer than folds'):
+        DefectFolder(str(fill(good=9, dent=number)), folds=5)
+
+
+def test_folds_need_good_units_too(fill):
+    with pytest.raises(UsageError, match=r'folds=5: .* has 4 good units'):
+        DefectFolder(str(fill(good=4)), folds=5, num_positives=0)
+
+
+def test_good_parts_alone_have_folds(fill, load):
+    assert all(load(fill(good=5), folds=5, num_positives=0).values())
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        (dict(folds=2), 'folds=2: not a whole number of 3 or more, nor None for one split'),
+        (dict(folds='five'), "folds='five': not a whole number"),
+        (dict(folds=4, fold=4), 'fold=4: with folds=4 it is 0 to 3'),
+        (dict(fold=1), r'fold=1: set folds=5 \(say\)'),
+    ],
+)
+def test_wrong_folds(root, wrong, message):
+    with pytest.raises(UsageError, match=message):
+        DefectFolder(str(root), **wrong)
+
+
+def test_no_folds_of_parts_that_are_given(fill):
+    with pytest.raises(UsageError, match=r'folds=3: .* has train, test already'):
+        DefectFolder(str(fill(train__good=9, train__dent=9, test__good=3)), folds=3)
+
+
+def test_folds_by_hand(root, load):
+    load(root, folds=3)
+    file = root / 'folds_3.csv'
+    file.write_text(file.read_text().replace(',0\n', ',5\n'), newline='')
+    with pytest.raises(UsageError, match=r'folds_3\.csv: not a table with columns path and part of 0, 1, 2'):
+        load(root, folds=3)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kgl_mm.datasets.splits import cut_by_unit, nested_order
+from kgl_mm.datasets.splits import cut_by_unit, deal_by_unit, nested_order
 
 FRACTIONS = {'train': 0.6, 'val': 0.2, 'test': 0.2}
 images = st.lists(st.tuples(st.sampled_from('abcdefghijklmnop'), st.integers(0, 3)), min_size=1, max_size=60)
@@ -106,3 +106,30 @@ def test_a_unit_counts_for_its_rarest_kind():
     for seed in range(10):
         places = cut_by_unit(units, kinds, dict(train=0.5, test=0.5), seed)
         assert {places[0], places[2]} == {'train', 'test'}
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), max_size=60), st.integers(2, 6), seeds, st.data())
+def test_parts_are_even_in_every_kind_and_stay(pairs, parts, seed, data):
+    units, kinds = [str(unit) for unit, _ in pairs], [unit % 3 for unit, _ in pairs]  # a unit is of one kind
+    dealt = deal_by_unit(units, kinds, parts, seed)
+    part_of = dict(zip(units, dealt, strict=True))
+    assert [part_of[unit] for unit in units] == dealt
+    for kind in range(3):
+        counts = np.bincount([part_of[u] for u in set(units) if int(u) % 3 == kind] or [0], minlength=parts)
+        assert counts.max() - counts.min() <= 1
+    sizes = np.bincount(list(part_of.values()) or [0], minlength=parts)
+    assert sizes.max() - sizes.min() <= 1
+    held = {unit: part for unit, part in part_of.items() if data.draw(st.booleans())}
+    again = dict(zip(units, deal_by_unit(units, kinds, parts, seed, held), strict=True))
+    assert held.items() <= again.items()
+
+
+def test_new_units_go_where_the_fewest_of_their_kind_are():
+    held = dict(a=0, b=0, c=1, x=2)
+    assert deal_by_unit(['a', 'b', 'c', 'x', 'new'], [1, 1, 1, 0, 1], 3, 0, held) == [0, 0, 1, 2, 2]
+    assert deal_by_unit(['a', 'b', 'c', 'x', 'new'], [1, 1, 1, 0, 0], 3, 0, held)[-1] == 1  # none, and fewer in all
+
+
+def test_dealing_is_seeded():
+    units = [str(i) for i in range(40)]
+    assert len({tuple(deal_by_unit(units, [0, 1] * 20, 4, seed)) for seed in range(10)}) == 10

@@ -5,7 +5,7 @@ from kgl_mm.engine.config import load_config, set_data
 from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
 from kgl_mm.study import plan as plan_module
-from kgl_mm.study.plan import Cell, base_hash, cells_of, config_of, origins, tasks_of
+from kgl_mm.study.plan import Cell, base_hash, cells_of, config_of, origins, remark_on, tasks_of
 
 
 @pytest.fixture(scope='module')
@@ -26,10 +26,23 @@ def test_cells_are_all_combinations(cfg):
 def test_a_data_set_without_folds_has_none():
     demo = load_config('kgl_demo.py')
     assert [cell.fold for cell in cells_of(demo, None, [0, 1], {})] == [None, None]
-    with pytest.raises(UsageError, match=r'SyntheticSurface has no folds: leave --folds out'):
+    with pytest.raises(UsageError, match=r'SyntheticSurface has no folds here; leave --folds out'):
         cells_of(demo, [0], [0], {})
-    with pytest.raises(UsageError, match=r'DefectFolder has no folds; its parts are drawn once and kept in split\.csv'):
-        cells_of(load_config('kgl_folder.py'), [0], [0], {})
+
+
+def test_a_folder_has_the_folds_that_are_asked_for():
+    folder = load_config('kgl_folder.py')
+    assert cells_of(folder, None, [0], {}) == [Cell(None, 0, {})]
+    with pytest.raises(UsageError, match=r'DefectFolder has no folds here; add --data-options folds=5'):
+        cells_of(folder, [0], [0], {})
+    assert 'All runs test on the same images' in remark_on(cells_of(folder, None, [0, 1], {}), folder)
+    assert not remark_on(cells_of(folder, None, [0], {}), folder)
+    set_data(folder, folds=4)
+    cells = cells_of(folder, None, [0, 1], {})
+    assert [(cell.seed, cell.fold) for cell in cells] == [(seed, fold) for seed in (0, 1) for fold in range(4)]
+    assert not remark_on(cells, folder)
+    assert config_of(folder, cells[3]).test_dataloader.dataset.fold == 3
+    assert cells_of(folder, [2], [0], {}) == [Cell(2, 0, {})]
 
 
 def test_fold_and_seed_reach_everything_random(cfg):
