@@ -123,16 +123,21 @@ class TorchvisionDetector(BaseModel):
     def predict(self, inputs: torch.Tensor, data_samples: list[DataSample] | None = None) -> list[DataSample]:
         samples = data_samples or [DataSample() for _ in inputs]
         first = int(self.kind == 'faster_rcnn')
+        results = []
         for sample, found in zip(samples, self.detector(_without_padding(inputs, samples)), strict=True):
             boxes = found['boxes']
             inside = (boxes[:, 2:] > boxes[:, :2]).all(1)  # RetinaNet and FCOS keep what clipping made empty
-            sample.pred_instances = InstanceData(
+            result = sample.new()  # what was given stays as it is
+            result.pred_instances = InstanceData(
                 bboxes=boxes[inside], scores=found['scores'][inside], labels=found['labels'][inside] - first
             )
-            for instances in (sample.pred_instances, sample.get('gt_instances')):
-                if instances is not None and 'scale_factor' in sample:
+            if 'scale_factor' in sample:
+                for name in {'pred_instances', 'gt_instances'} & set(result.keys()):
+                    instances = result.get(name).new()
                     instances.bboxes = instances.bboxes / instances.bboxes.new_tensor(sample.scale_factor * 2)
-        return samples
+                    result.set_data({name: instances})
+            results.append(result)
+        return results
 
     def _pyramid(self, inputs: torch.Tensor) -> OrderedDict[str, torch.Tensor]:
         return self.neck(OrderedDict((str(level), x) for level, x in enumerate(self.backbone(inputs))))
@@ -194,7 +199,7 @@ def _build(kind: str, backbone: nn.Module, num_classes: int, strides: list[int],
                     layers[place] = _GroupNorm(layer.num_groups, layer.num_channels)
     heads = [detector.rpn.head, detector.roi_heads.box_predictor] if kind == 'faster_rcnn' else [detector.head]
     for head in heads:
-        head.register_forward_hook(lambda module, inputs, outputs: _in_float32(outputs))
+        head.register_forward_hook(_put_out_float32)
     return detector
 
 
@@ -235,6 +240,10 @@ def _without_padding(inputs: torch.Tensor, samples: list[DataSample]) -> list[to
     """The images of a batch, each at the size that it came with."""
     sizes = [sample.get('img_shape') or inputs.shape[2:] for sample in samples]
     return [image[:, : size[0], : size[1]] for image, size in zip(inputs, sizes, strict=True)]
+
+
+def _put_out_float32(module: nn.Module, inputs: tuple, outputs):
+    return _in_float32(outputs)
 
 
 def _in_float32(outputs):

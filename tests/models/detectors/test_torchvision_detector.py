@@ -1,5 +1,6 @@
 import copy
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,21 @@ def test_it_learns_where_squares_are(kind, rate, options):
         of_class = one.pred_instances[one.pred_instances.labels == label]
         best = of_class[of_class.scores.argmax().view(1)]
         assert box_iou(best.bboxes, torch.tensor([box])).item() > 0.3  # 0.06 in pixels of the input
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_detector_is_pickled_and_what_it_is_given_stays(kind):
+    model = detector(kind, options={} if kind == 'faster_rcnn' else dict(score_thresh=0.0)).eval()
+    copied = pickle.loads(pickle.dumps(model))  # noqa: S301
+    given = sample(BOX, scale_factor=(0.5, 2.0))
+    with torch.no_grad():
+        (once,) = model(image(BOX)[None], [given], mode='predict')
+        (again,) = copied(image(BOX)[None], [given], mode='predict')
+    assert given.gt_instances.bboxes.tolist() == [BOX]
+    assert 'pred_instances' not in given
+    assert once.gt_instances.bboxes.tolist() == again.gt_instances.bboxes.tolist() == [[24.0, 10, 88, 26]]
+    assert torch.equal(once.pred_instances.bboxes, again.pred_instances.bboxes)
+    assert len(once.pred_instances) > 0
 
 
 @pytest.mark.parametrize('kind', KINDS)
