@@ -82,7 +82,12 @@ def bootstrap_interval(scores, labels, level=0.95, resamples=1000, seed=0) -> di
     """Percentile intervals of AP and AUROC, ``{'AP': (low, high), 'AUROC': (low, high)}``, the estimates inside.
 
     Good and defective images are drawn separately, so that every resample keeps the class counts. Only the tally
-    changes between resamples; the scores are sorted once.
+    changes between resamples; the scores are sorted once. Where every defect scores above every good image, which no
+    resample changes, the low ends are what so few images may hide.
+
+    >>> low, high = bootstrap_interval([0.9, 0.8, 0.7, 0.2, 0.1, 0.1], [1, 1, 1, 0, 0, 0])['AUROC']
+    >>> round(low, 3), high
+    (0.292, 1.0)
     """
     thresholds, group, defective = _groups(scores, labels)
     # Sorted, so that the order of the images changes nothing.
@@ -99,7 +104,22 @@ def bootstrap_interval(scores, labels, level=0.95, resamples=1000, seed=0) -> di
     # drawing an image twice flatters AP near chance, so much that all resamples may lie above the estimate
     estimates = average_precision(scores, labels), auroc(scores, labels)
     low, high = np.minimum(low, estimates).tolist(), np.maximum(high, estimates).tolist()
+    if group[defective].max() < group[~defective].min():
+        low = _least_of_perfect(int(defective.sum()), int((~defective).sum()), tails[0])
     return {'AP': (low[0], high[0]), 'AUROC': (low[1], high[1])}
+
+
+def _least_of_perfect(defective: int, good: int, tail: float) -> tuple[float, float]:
+    """AP and AUROC if the largest share of defects that so many do not show lay below all good images.
+
+    Or the largest such share of good images above all defects, whichever is worse: shares of which, by the bound of
+    Clopper and Pearson, none of so many would be seen with the probability ``tail``.
+    """
+    below_all, above_all = (1 - tail ** (1 / count) for count in (defective, good))
+    recall = (np.arange(1000) + 0.5) / 1000
+    alarms = np.stack([(recall > 1 - below_all) * good, np.full(1000, above_all * good)])
+    found = recall * defective
+    return float((found / (found + alarms)).mean(1).min()), 1 - max(below_all, above_all)
 
 
 def at_threshold(scores, labels, threshold: float) -> dict[str, float]:

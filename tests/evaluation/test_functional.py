@@ -93,8 +93,50 @@ def test_bootstrap_interval_depends_on_the_seed_but_not_on_the_order_or_the_chun
     )
 
 
-def test_bootstrap_interval_of_a_perfect_ranking_is_one():
-    assert F.bootstrap_interval([0.1, 0.2, 0.9], [0, 0, 1]) == {'AP': (1.0, 1.0), 'AUROC': (1.0, 1.0)}
+def test_the_interval_of_a_perfect_ranking_says_how_few_images_show_it():
+    interval = F.bootstrap_interval([0.1, 0.2, 0.9], [0, 0, 1])
+    by_hand = 1 - 2 * np.log(3 / 2.025)  # a precision of 1 up to a recall of 0.025, then of recall / (recall + 2)
+    assert interval == {'AP': (pytest.approx(by_hand, abs=1e-4), 1.0), 'AUROC': (pytest.approx(0.025), 1.0)}
+    lows = []
+    for times in (1, 5, 50, 500):
+        scores, labels = [*range(4 * times)], [0] * 3 * times + [1] * times
+        (ap, high), (area, _) = F.bootstrap_interval(scores, labels).values()
+        missed, alarmed = (1 - 0.025 ** (1 / count) for count in (times, 3 * times))
+        assert high == 1
+        assert area == pytest.approx(1 - max(missed, alarmed))
+        lows.append(ap)
+    assert lows == sorted(lows)
+    assert lows[-1] > 0.95
+
+
+def test_the_interval_of_a_perfect_ranking_is_that_of_rankings_that_so_few_may_hide():
+    """The ranking itself, with as many of 2,000 images on the wrong side."""
+    (low, _), _ = F.bootstrap_interval([*range(60)], [0] * 40 + [1] * 20).values()
+    missed, alarmed = (1 - 0.025 ** (1 / count) for count in (20, 40))
+    worst = []
+    for below, above in ((missed, 0), (0, alarmed)):
+        defects = np.where(np.arange(20_000) < below * 20_000, -1, 1.0)
+        good = np.where(np.arange(40_000) < above * 40_000, 2, 0.0)
+        scores = np.r_[defects, good] + 1e-6 * np.random.default_rng(0).random(60_000)
+        worst.append(sk.average_precision_score(np.r_[np.ones(20_000), np.zeros(40_000)], scores))
+    assert low == pytest.approx(min(worst), abs=0.002)
+
+
+def test_intervals_cover_the_truth_where_few_images_often_show_no_error():
+    rng = np.random.default_rng(0)
+
+    def draw(defective, good):
+        return np.r_[rng.normal(3, 1, defective), rng.normal(0, 1, good)], np.r_[np.ones(defective), np.zeros(good)]
+
+    truth = F.average_precision(*draw(50_000, 100_000))
+    covered, perfect = 0, 0
+    for _ in range(200):
+        scores, labels = draw(8, 16)
+        low, high = F.bootstrap_interval(scores, labels, resamples=200)['AP']
+        covered += low <= truth <= high
+        perfect += F.average_precision(scores, labels) == 1
+    assert perfect > 50
+    assert covered >= 190  # 130 of them without the perfect ones
 
 
 @settings(deadline=None)
