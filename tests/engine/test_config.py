@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from kgl_mm.engine.config import config_hash, find_config, load_config, set_data, without_validation
+from kgl_mm.engine.stages import stages_of
 from kgl_mm.errors import UsageError
 
 
@@ -56,6 +57,34 @@ def test_settings_that_a_data_set_or_a_config_has_no_use_for_are_said(cfg):
     without_test = load_config('agssp/agbp_demo.py')
     with pytest.raises(UsageError, match=r'val_fraction=0.2: this config has no test'):
         set_data(without_test, val_fraction=0.2)
+
+
+@pytest.mark.parametrize('name', ['kgl_folder.py', 'kgl_slim_vgg_folder.py', 'ssp_kd_folder.py', 'kgl_vgg16_ksdd.py'])
+@pytest.mark.parametrize(('scale', 'found'), [(300, (300, 300)), ([640, 480], (640, 480))])
+def test_one_setting_is_the_size_of_images_in_all_stages_and_splits(name, scale, found):
+    cfg = load_config(name)
+    set_data(cfg, scale=scale, val_fraction=0 if 'folder' in name else 0.25)
+    for stage in stages_of(cfg).values():
+        for split in ('train', 'val', 'test'):
+            dataset = stage[f'{split}_dataloader'].dataset
+            assert [step.scale for step in dataset.pipeline if step.type == 'kgl_mm.Resize'] == [found]
+            assert 'scale' not in dataset
+
+
+@pytest.mark.parametrize(
+    ('name', 'scale', 'message'),
+    [
+        ('kgl_folder.py', 0, 'scale=0: not WIDTH,HEIGHT in pixels'),
+        ('kgl_folder.py', 'big', "scale='big': not WIDTH,HEIGHT"),
+        ('kgl_folder.py', [1, 2, 3], r'scale=\[1, 2, 3\]: not WIDTH,HEIGHT'),
+        ('kgl_folder.py', 0.5, 'scale=0.5: not WIDTH,HEIGHT'),
+        ('kgl_demo.py', 64, 'scale=64: this config has no Resize'),
+        ('studies/sources.py', 64, r'images of several sizes, \(192, 528\) and \(96, 264\): set each'),
+    ],
+)
+def test_a_size_that_cannot_be_set(name, scale, message):
+    with pytest.raises(UsageError, match=message):
+        set_data(load_config(name), scale=scale)
 
 
 def test_an_aim_of_the_command_line_is_that_of_the_validation_part():
