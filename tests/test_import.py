@@ -30,6 +30,14 @@ def test_descriptions_need_neither_torch_nor_mm():
     assert done.stdout == 'set()\n', done.stderr
 
 
+@pytest.mark.parametrize('module', ['kgl_mm.datasets', 'kgl_mm.engine.run'])
+def test_what_packages_say_while_they_are_imported_is_no_result(module):
+    code = f'import {module}; from mmpretrain.registry import DATASETS; DATASETS.import_from_location()'
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ''
+
+
 @pytest.mark.parametrize(
     ('hidden', 'component'),
     [

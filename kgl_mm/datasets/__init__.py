@@ -1,6 +1,12 @@
+import contextlib
+import importlib
+import sys
+
 from kgl_mm._require import require_mm
 
 require_mm()
+with contextlib.redirect_stdout(sys.stderr):  # says that it lacks OneDL, which is no result of any tool
+    importlib.import_module('mmpretrain.datasets')
 
 from .box_dataset import BoxDataset, Boxed  # noqa: E402
 from .categories import Categories, CategoryFolder  # noqa: E402
