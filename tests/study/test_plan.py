@@ -81,6 +81,7 @@ def test_a_variant_may_be_the_first_stage_alone(cfg):
         'ksdd_full',
         'ksdd_full_recipe',
         'neu',
+        'neu_boxes',
         'search_avg',
         'search_max_avg',
         'sources',
