@@ -2,6 +2,7 @@
 
 Examples:
     python tools/summarise.py work_dirs/study/results.csv --split val --where seed=0,1 --compare head guided
+    python tools/summarise.py work_dirs/study/results.csv --by-run      (the spread over folds too)
     python tools/summarise.py short.csv long.csv --by-table --compare "short guided" "long guided"
 """
 
@@ -32,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument('--metric', help='of the differences and the picture, such as AUROC or AUPRO (default: AP)')
     parser.add_argument('--by-table', action='store_true', help='tell runs apart by the name of their table')
+    parser.add_argument('--by-run', action='store_true', help='means over runs, whether or not seeds have all folds')
     parser.add_argument('--out', type=Path, help='where to write, without suffix (default: summary beside the table)')
     args = parser.parse_args()
 
@@ -51,8 +53,12 @@ def main() -> None:
     results = Counter((*(row[name] for name in varied_in(row)), row['seed'], row['fold'], row['stage']) for row in rows)
     if twice := [result for result, count in results.items() if count > 1]:
         raise UsageError(f'{" ".join(filter(None, twice[0]))}, and {len(twice)} in all, are in several of the tables')
+    remark = ''
+    if args.by_run:
+        remark = 'Each run counts for itself, as a seed.'
+        rows = [dict(row, seed=f'{row["seed"]} on fold {row["fold"]}', fold='') for row in rows]
     out = args.out or args.tables[0].with_name('summary')
-    print(report(rows, out, args.compare, args.split, args.better, args.metric))
+    print(report(rows, out, args.compare, args.split, args.better, args.metric, remark))
 
 
 if __name__ == '__main__':

@@ -113,7 +113,7 @@ def summarise(groups: list[Group], split: str = 'test') -> list[dict]:
                 low, high = t_interval(values)
                 spread = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
                 line['seeds'] = line['seeds'] or len(values)  # those of the first one, which the table shows
-                line |= {name: float(np.mean(values)), f'{name}_std': spread}
+                line |= {name: float(np.mean(values)), f'{name}_std': spread, f'{name}_worst': min(values)}
                 line |= {f'{name}_low': max(low, 0.0), f'{name}_high': min(high, 1.0)}
         line['lacking'] = len(begun) - line['seeds']
         for name in COUNTS:
@@ -251,7 +251,16 @@ def markdown(lines: list[dict], differences: list[dict], notes: Sequence[str] = 
     """
     names = [name for name in MEANS if any(name in line for line in lines)][:2]
     counts = [name for name in COUNTS if any(name in line for line in lines)]
-    header = ['', 'seeds', *(f'{name} (95 % interval)' for name in names), 'std', *counts, 'seconds', 'remarks']
+    header = [
+        '',
+        'seeds',
+        *(f'{name} (95 % interval)' for name in names),
+        'std',
+        'worst',
+        *counts,
+        'seconds',
+        'remarks',
+    ]
     rows = []
     for line in lines:
         remarks = [f'{line["failed"]} of {line["runs"]} runs failed'] if line['failed'] else []
@@ -259,10 +268,19 @@ def markdown(lines: list[dict], differences: list[dict], notes: Sequence[str] = 
         if lacking := line['lacking']:
             remarks.append('1 seed lacks folds' if lacking == 1 else f'{lacking} seeds lack folds')
         means = [_with_interval(line, name) for name in names]
-        spread = _number(line.get(f'{names[0]}_std', np.nan)) if names else ''
+        spread, worst = (_number(line.get(f'{names[0]}_{what}', np.nan)) if names else '' for what in ('std', 'worst'))
         errors = [_number(line.get(name, np.nan), 1) for name in counts]
         rows.append(
-            [line['name'], line['seeds'], *means, spread, *errors, _number(line['seconds'], 0), ', '.join(remarks)]
+            [
+                line['name'],
+                line['seeds'],
+                *means,
+                spread,
+                worst,
+                *errors,
+                _number(line['seconds'], 0),
+                ', '.join(remarks),
+            ]
         )
     text = _table(header, rows)
     if differences:

@@ -113,6 +113,21 @@ def test_a_failed_run_is_a_row(tool, run_here, config, tmp_path):
     assert (status, 'in several of the tables' in said) == (2, True)
 
 
+def test_each_run_can_count_for_itself(run_here, tmp_path):
+    """Seed 1 lacks a fold, so it counts for nothing in the mean over seeds."""
+    runs = {(0, 0): 0.5, (0, 1): 0.7, (1, 0): 0.9}
+    rows = [f'head,{seed},{fold},stage2,done,{ap},1,{seed}{fold}' for (seed, fold), ap in runs.items()]
+    (tmp_path / 'a.csv').write_text('\n'.join(['variant,seed,fold,stage,status,test_AP,seconds,key', *rows, '']))
+    for words, expected in {
+        (): '| head | 1 | 0.600 (one seed) |  | 0.600 | 1 | 3 rows of older code, 1 seed lacks folds |',
+        ('--by-run',): '| head | 3 | 0.700 (0.203 to 1.000) | 0.200 | 0.500 | 1 | 3 rows of older code |',
+    }.items():
+        assert run_here('summarise.py', 'a.csv', *words)[0] == 0
+        said = (tmp_path / 'summary.md').read_text()
+        assert expected in said
+        assert ('Each run counts for itself' in said) is bool(words)
+
+
 def test_tables_of_the_same_runs_are_told_apart(run_here, tmp_path):
     for name, values in {'short': (0.5, 0.7), 'study/results': (0.75, 0.75)}.items():
         rows = [f'head,{seed},0,stage2,done,{ap},1,{name}{seed}' for seed, ap in enumerate(values)]

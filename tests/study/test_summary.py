@@ -23,6 +23,7 @@ def test_mean_over_folds_then_over_seeds(rows):
     (line,) = summarise([group])
     assert line['AP'] == pytest.approx(0.8)
     assert line['AP_std'] == pytest.approx(0.1)  # of 0.9, 0.7 and 0.8
+    assert line['AP_worst'] == pytest.approx(0.7)
     assert line['AP'] - line['AP_low'] == pytest.approx(4.302653 * 0.1 / 3**0.5)
     assert line['AP_high'] == 1  # there is no more
     assert (line['FP'], line['FN'], line['seeds'], line['failed']) == (4, 2, 3, 0)
