@@ -67,6 +67,7 @@ class DefectFolder(DefectDataset):
         except re.error as error:
             raise UsageError(f'unit={unit!r}: not a regular expression ({error})') from None
         check_number(3, whole=True, none='one split', folds=folds)
+        check_number(0, whole=True, fold=fold)
         if fold not in range(folds or 1):
             allowed = f'with folds={folds} it is 0 to {folds - 1}' if folds else 'set folds=5 (say)'
             raise UsageError(f'fold={fold!r}: {allowed}')
@@ -193,6 +194,7 @@ class DefectFolder(DefectDataset):
                 level=logging.WARNING,
             )
         if self.folds:
+            self._refuse_gaps(splits, found)
             roles = {str(self.fold): 'test', str((self.fold + 1) % self.folds): 'val'}
             splits = {path: roles.get(part, 'train') for path, part in splits.items()}
         return splits | fixed
@@ -212,6 +214,7 @@ class DefectFolder(DefectDataset):
         labels = {path: kinds.index(found[path][0]) for path in free}
         if self.folds:
             splits = self._dealt(free, units, labels, of_unit) | splits
+            self._refuse_gaps(splits, found)
         else:
             drawn = [path for path in new if path not in splits]
             shares = {split: 0.2 for split in ('val', 'test') if split not in given}
@@ -224,13 +227,20 @@ class DefectFolder(DefectDataset):
 
     def _dealt(self, paths: list, units: dict, labels: dict, of_unit: dict[str, str]) -> dict[str, str]:
         """The part of every image, whatever the seed; units that have one stay there."""
-        for kind, is_it in (('good', lambda label: label == 0), ('defective', bool)):
-            there = len({units[path] for path in paths if is_it(labels[path])})
-            if 0 < there < self.folds:
-                raise UsageError(f'folds={self.folds}: {self.data_root} has {there} {kind} units, fewer than folds')
         parts = {unit: int(part) for unit, part in of_unit.items()}
         dealt = deal_by_unit([units[path] for path in paths], [labels[path] for path in paths], self.folds, 0, parts)
         return dict(zip(paths, map(str, dealt), strict=True))
+
+    def _refuse_gaps(self, parts: dict[str, str], found: dict) -> None:
+        """A part without defects, or without anything else, has no figures to be averaged."""
+        good = {path: kind == self.good for path, (kind, _) in found.items()}
+        for kind in set(good.values()):
+            there = {part for path, part in parts.items() if good[path] is kind}
+            if gaps := sorted(set(map(str, range(self.folds))) - there):
+                raise UsageError(
+                    f'folds={self.folds}: {self.data_root} has no {"good" if kind else "defective"} image for part '
+                    f'{", ".join(gaps)}; its units do for fewer folds'
+                )
 
     def _kept(self, file: Path, found: dict) -> dict[str, str]:
         if not file.exists():
@@ -238,8 +248,8 @@ class DefectFolder(DefectDataset):
         try:
             with file.open(newline='', encoding='utf-8-sig', errors='surrogateescape') as text:
                 rows = list(csv.DictReader(text))
-        except OSError as error:
-            raise UsageError(f'{file}: cannot be read ({error.strerror})') from None
+        except (OSError, csv.Error) as error:
+            raise UsageError(f'{file}: cannot be read ({getattr(error, "strerror", error)})') from None
         column = self.column
         names = tuple(map(str, range(self.folds))) if self.folds else SPLITS
         if not rows or not {'path', column} <= set(rows[0]) or any(row[column] not in names for row in rows):

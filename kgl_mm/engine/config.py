@@ -88,7 +88,7 @@ def set_data(cfg: Config, **settings: Any) -> None:
 
     ``set_data(cfg, fold=1, val_fraction=0.2)`` sets both on every data set; with a validation part there is then a
     validation loop, made of the test loop's parts, whose metric chooses the threshold, by default for the best F1.
-    ``scale=(640, 480)``, width and height, or one number for both, is the size of images in every stage.
+    ``scale=(640, 480)``, width and height, or one number for both, is what every stage resizes images to.
     """
     if 'scale' in settings:
         _set_scale(cfg, settings.pop('scale'))
@@ -116,7 +116,8 @@ def _set_scale(cfg: Config, scale: int | Sequence[int]) -> None:
     sides = tuple(scale) if isinstance(scale, list | tuple) else (scale, scale)
     if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
         raise UsageError(f'scale={scale!r}: not WIDTH,HEIGHT in pixels, nor one number for both')
-    steps = [part for part in _dicts(cfg._cfg_dict) if str(part.get('type')).rpartition('.')[2] == 'Resize']
+    used = [part for key, part in cfg._cfg_dict.items() if key.endswith('_dataloader') or key in ('stages', 'variants')]
+    steps = [part for part in _dicts(used) if str(part.get('type')).rpartition('.')[2] == 'Resize']
     there = {str(step.get('scale')) for step in steps}
     if len(there) != 1:
         sizes = f'images of several sizes, {" and ".join(sorted(there))}: set each' if there else 'no Resize'

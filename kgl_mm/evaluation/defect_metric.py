@@ -17,7 +17,8 @@ from kgl_mm.registry import METRICS
 class DefectMetric(BaseMetric):
     """Image-level metrics of good parts against defective ones, and of kinds of defect.
 
-    With a good class (class 0): ``AP`` and ``AUROC``, each with ``_low`` and ``_high`` of its 95 % bootstrap interval;
+    With a good class (class 0): ``AP`` and ``AUROC``, each with ``_low`` and ``_high`` of its 95 % bootstrap interval
+    (of a perfect ranking the least that so few images may hide);
     ``FP_at_zero_FN``, ``recall_at_1pct_FPR``; ``oracle_F1``, the best that any threshold could give on these very
     images; and ``FP``, ``FN``, ``precision``, ``recall``, ``accuracy`` at ``threshold``. With more than two classes, or
     without a good one: ``macro_AP`` and ``accuracy`` of the most probable class, and in the log a table by class and

@@ -28,7 +28,10 @@ def metrics_section(run: Run) -> str:
     text = page.metrics_table(metrics)
     every = [found for splits in metrics.values() for found in splits.values()]
     if any('AP_low' in found for found in every):
-        text += page.note('In brackets: 95 % intervals, by drawing the images anew.')
+        text += page.note(
+            'In brackets: 95 % intervals, by drawing the images anew; where all defects score above all good parts, '
+            'the least that so few images may hide, which may lie below the interval of a ranking with an error.'
+        )
     if any('miss_rate_high' in found for found in every):
         text += page.note(
             'Share of defects missed: the most that it may be on new parts, with 95 % certainty, as far as these '

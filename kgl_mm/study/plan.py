@@ -43,6 +43,8 @@ class Task(NamedTuple):
 def cells_of(cfg: Config, folds: Sequence[int] | None, seeds: Sequence[int], vary: dict[str, list]) -> list[Cell]:
     """All combinations; where no folds are named, those that the data set has."""
     dataset = innermost(cfg.train_dataloader.dataset)
+    if varied := {'data.fold', 'data.folds'} & vary.keys():
+        raise UsageError(f'--set {varied.pop()}: folds are no setting to compare; --folds, or --data-options folds=5')
     drawn = dataset.get('folds')
     there = range(drawn) if isinstance(drawn, int) else range(3) if 'fold' in dataset else ()
     if folds and not there:

@@ -105,7 +105,8 @@ def summarise(groups: list[Group], split: str = 'test') -> list[dict]:
         failed = sum(row['status'] == 'failed' for row in group.rows)
         line = dict(name=group.label, runs=len(group.rows), failed=failed)
         line['stale'] = sum(row.get('stale') == 'yes' for row in group.rows)
-        begun = {row['seed'] for row in done if any(row.get(f'{split}_{name}', '') != '' for name in MEANS)}
+        there = [name for name in MEANS if any(row.get(f'{split}_{name}', '') != '' for row in done)]
+        begun = {row['seed'] for row in done if any(row.get(f'{split}_{name}', '') != '' for name in there)}
         line['seeds'] = 0
         for name in MEANS:
             values = list(by_seed(group, name, split).values())
@@ -115,7 +116,7 @@ def summarise(groups: list[Group], split: str = 'test') -> list[dict]:
                 line['seeds'] = line['seeds'] or len(values)  # those of the first one, which the table shows
                 line |= {name: float(np.mean(values)), f'{name}_std': spread, f'{name}_worst': min(values)}
                 line |= {f'{name}_low': max(low, 0.0), f'{name}_high': min(high, 1.0)}
-        line['lacking'] = len(begun) - line['seeds']
+        line['lacking'] = len(begun) - (len(by_seed(group, there[0], split)) if there else 0)
         for name in COUNTS:
             values = list(by_seed(group, name, split).values())
             if values:

@@ -487,13 +487,24 @@ def test_new_images_join_folds(root, load, picture):
 
 @pytest.mark.parametrize('number', [1, 4])
 def test_folds_need_units_enough(fill, number):
-    with pytest.raises(UsageError, match=rf'folds=5: .* has {number} defective units, fewer than folds'):
-        DefectFolder(str(fill(good=9, dent=number)), folds=5)
+    root = fill(good=9, dent=number)
+    with pytest.raises(UsageError, match=r'folds=5: .* has no defective image for part \d.*; its units do for fewer folds'):
+        DefectFolder(str(root), folds=5)
+    assert not list(root.glob('folds*'))
 
 
 def test_folds_need_good_units_too(fill):
-    with pytest.raises(UsageError, match=r'folds=5: .* has 4 good units'):
+    with pytest.raises(UsageError, match=r'folds=5: .* has no good image for part 4'):
         DefectFolder(str(fill(good=4)), folds=5, num_positives=0)
+
+
+def test_units_that_are_good_and_defective_may_leave_a_part_without_good_ones(tmp_path, picture):
+    """They are dealt as defective ones, so that their good images fill no other part."""
+    names = [f'good/p{i}_a' for i in range(3)] + [f'{kind}/m{i}_{kind}' for kind in ('good', 'dent') for i in range(2)]
+    for name in [*names, *(f'dent/q{i}_a' for i in range(8))]:
+        picture(tmp_path / f'{name}.png')
+    with pytest.raises(UsageError, match=r'folds=5: .* has no good image for part \d'):
+        DefectFolder(str(tmp_path), folds=5, unit='^[a-z0-9]+')
 
 
 def test_good_parts_alone_have_folds(fill, load):
@@ -506,6 +517,8 @@ def test_good_parts_alone_have_folds(fill, load):
         (dict(folds=2), 'folds=2: not a whole number of 3 or more, nor None for one split'),
         (dict(folds='five'), "folds='five': not a whole number"),
         (dict(folds=4, fold=4), 'fold=4: with folds=4 it is 0 to 3'),
+        (dict(folds=4, fold=1.0), 'fold=1.0: not a whole number'),
+        (dict(folds=4, fold=True), 'fold=True: not a whole number'),
         (dict(fold=1), r'fold=1: set folds=5 \(say\)'),
     ],
 )
@@ -524,4 +537,10 @@ def test_folds_by_hand(root, load):
     file = root / 'folds_3.csv'
     file.write_text(file.read_text().replace(',0\n', ',5\n'), newline='')
     with pytest.raises(UsageError, match=r'folds_3\.csv: not a table with columns path and part of 0, 1, 2'):
+        load(root, folds=3)
+    file.write_text(file.read_text().replace(',5\n', ',1\n'), newline='')
+    with pytest.raises(UsageError, match=r'folds=3: .* has no (good|defective) image for part 0'):
+        load(root, folds=3)
+    file.write_text('path,part\n' + 'x' * 200_000, newline='')
+    with pytest.raises(UsageError, match=r'folds_3\.csv: cannot be read \(field larger'):
         load(root, folds=3)

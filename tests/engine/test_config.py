@@ -79,6 +79,7 @@ def test_one_setting_is_the_size_of_images_in_all_stages_and_splits(name, scale,
         ('kgl_folder.py', [1, 2, 3], r'scale=\[1, 2, 3\]: not WIDTH,HEIGHT'),
         ('kgl_folder.py', 0.5, 'scale=0.5: not WIDTH,HEIGHT'),
         ('kgl_demo.py', 64, 'scale=64: this config has no Resize'),
+        ('agssp/agdp_demo.py', 64, 'scale=64: this config has no Resize'),  # but in a field that nothing uses
         ('studies/sources.py', 64, r'images of several sizes, \(192, 528\) and \(96, 264\): set each'),
     ],
 )

@@ -43,6 +43,9 @@ def test_a_folder_has_the_folds_that_are_asked_for():
     assert not remark_on(cells, folder)
     assert config_of(folder, cells[3]).test_dataloader.dataset.fold == 3
     assert cells_of(folder, [2], [0], {}) == [Cell(2, 0, {})]
+    for name in ('data.folds', 'data.fold'):
+        with pytest.raises(UsageError, match=rf'--set {name}: folds are no setting to compare'):
+            cells_of(folder, None, [0], {name: [1, 2]})
 
 
 def test_fold_and_seed_reach_everything_random(cfg):

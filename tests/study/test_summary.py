@@ -38,6 +38,18 @@ def test_a_seed_that_lacks_a_fold_is_left_out_and_said(rows):
     assert '1 of 6 runs failed, 1 seed lacks folds |' in markdown([line], [])
 
 
+def test_a_fold_whose_images_give_no_ap_is_said(rows):
+    """Its test part has one class, so that accuracy alone is there for all folds."""
+    members = rows({0: [0.8, 1.0]})
+    for row in members:
+        row['test_accuracy'] = '0.9'
+    members[1]['test_AP'] = members[1]['test_AUROC'] = ''
+    (line,) = summarise(groups_of(members))
+    assert 'AP' not in line
+    assert (line['seeds'], line['lacking'], line['failed']) == (1, 1, 0)
+    assert '1 seed lacks folds' in markdown([line], [])
+
+
 def test_a_seed_that_has_not_come_to_all_folds_is_said(rows):
     """Of a study that was stopped: no run failed."""
     (group,) = groups_of(rows({0: [0.8, 1.0], 1: [0.2], 2: [0.7, 0.9], 3: [0.1]}))

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from kgl_mm.apis import cli
+from kgl_mm.errors import UsageError
 
 
 def main() -> None:
@@ -24,13 +25,18 @@ def main() -> None:
     args = parser.parse_args()
     from kgl_mm.datasets import VocBoxes
 
-    found = VocBoxes(args.data, args.name, lazy_init=True).find_boxes()
-    args.out.mkdir(parents=True, exist_ok=True)
+    dataset = VocBoxes(args.data, args.name, lazy_init=True)
+    root, found = dataset.data_root, dataset.find_boxes()
     for image in found:
-        mask = np.zeros(cv2.imread(image.img_path).shape[:2], np.uint8)
+        picture = cv2.imread(image.img_path)
+        if picture is None:
+            raise UsageError(f'{image.img_path}: cannot be read as an image')
+        mask = np.zeros(picture.shape[:2], np.uint8)
         for left, top, right, bottom in image.boxes:
             mask[int(top) : int(bottom), int(left) : int(right)] = 255
-        cv2.imwrite(str(args.out / f'{Path(image.img_path).stem}.png'), mask)
+        path = (args.out / Path(image.img_path).relative_to(root)).with_suffix('.png')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), mask)
     print(f'{len(found)} maps in {args.out}')
 
 
