@@ -63,7 +63,7 @@ def report(
         except UsageError as error:  # all runs of one have failed, say
             notes.append(f'{error}.')
     differences += steps(groups, metric, split)
-    text = markdown(lines, differences, [*notes, *filter(None, [remark])])
+    text = markdown(lines, differences, notes + [remark] * bool(remark))
     write_atomically(out.with_suffix('.md'), text.encode())
     if any(metric in line for line in lines):
         write_atomically(out.with_suffix('.png'), draw(groups, metric, split))

@@ -252,16 +252,8 @@ def markdown(lines: list[dict], differences: list[dict], notes: Sequence[str] = 
     """
     names = [name for name in MEANS if any(name in line for line in lines)][:2]
     counts = [name for name in COUNTS if any(name in line for line in lines)]
-    header = [
-        '',
-        'seeds',
-        *(f'{name} (95 % interval)' for name in names),
-        'std',
-        'worst',
-        *counts,
-        'seconds',
-        'remarks',
-    ]
+    intervals = [f'{name} (95 % interval)' for name in names]
+    header = ['', 'seeds', *intervals, 'std', 'worst', *counts, 'seconds', 'remarks']
     rows = []
     for line in lines:
         remarks = [f'{line["failed"]} of {line["runs"]} runs failed'] if line['failed'] else []
@@ -269,19 +261,10 @@ def markdown(lines: list[dict], differences: list[dict], notes: Sequence[str] = 
         if lacking := line['lacking']:
             remarks.append('1 seed lacks folds' if lacking == 1 else f'{lacking} seeds lack folds')
         means = [_with_interval(line, name) for name in names]
-        spread, worst = (_number(line.get(f'{names[0]}_{what}', np.nan)) if names else '' for what in ('std', 'worst'))
+        spread = [_number(line.get(f'{names[0]}_{what}', np.nan)) if names else '' for what in ('std', 'worst')]
         errors = [_number(line.get(name, np.nan), 1) for name in counts]
         rows.append(
-            [
-                line['name'],
-                line['seeds'],
-                *means,
-                spread,
-                worst,
-                *errors,
-                _number(line['seconds'], 0),
-                ', '.join(remarks),
-            ]
+            [line['name'], line['seeds'], *means, *spread, *errors, _number(line['seconds'], 0), ', '.join(remarks)]
         )
     text = _table(header, rows)
     if differences:

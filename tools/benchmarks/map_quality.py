@@ -8,7 +8,6 @@ by Otsu.
 import argparse
 import os
 import sys
-import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a che
 
 import cv2
 import numpy as np
+from boxes_as_maps import mask_of
 from mmengine.registry import DefaultScope
 
 from kgl_mm.apis import cli
 from kgl_mm.apis.train import train
-from kgl_mm.datasets import NEUDet, Sample
+from kgl_mm.datasets import Boxed, NEUDet, Sample, VocBoxes
 from kgl_mm.engine.config import load_config, set_data
 from kgl_mm.engine.hooks.prior_generation_hook import build_method
 from kgl_mm.engine.loading import load_dataset, load_model
@@ -55,18 +55,14 @@ class NEUDetBoxes(NEUDet):
     """Its boxes as masks."""
 
     def find_samples(self) -> list[Sample]:
-        return [replace(sample, mask_path=self._draw(Path(sample.img_path))) for sample in super().find_samples()]
+        boxes = {image.img_path: image for image in VocBoxes(self.data_root, lazy_init=True).find_boxes()}
+        return [replace(sample, mask_path=self._draw(boxes[sample.img_path])) for sample in super().find_samples()]
 
-    def _draw(self, image: Path) -> str:
-        mask = Path('work_dirs/neu_masks', f'{image.stem}.png')
+    def _draw(self, image: Boxed) -> str:
+        mask = Path('work_dirs/neu_masks', f'{Path(image.img_path).stem}.png')
         if not mask.exists():
             mask.parent.mkdir(parents=True, exist_ok=True)
-            boxes = ElementTree.parse(Path(self.data_root, 'ANNOTATIONS', f'{image.stem}.xml')).iter('bndbox')
-            drawn = np.zeros((200, 200), np.uint8)
-            for box in boxes:
-                x0, y0, x1, y1 = (int(box.find(side).text) for side in ('xmin', 'ymin', 'xmax', 'ymax'))
-                drawn[y0 - 1 : y1, x0 - 1 : x1] = 255  # pixels are counted from 1
-            cv2.imwrite(str(mask), drawn)
+            cv2.imwrite(str(mask), mask_of(image))
         return str(mask)
 
 
