@@ -1,5 +1,6 @@
 import copy
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -8,10 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmcv.transforms import Resize as MMResize
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from kgl_mm.errors import UsageError, check_number
+from kgl_mm.image_files import image_size
 
 from .binding import bind_priors, has_good_class
 from .cache import PipelineCache
@@ -19,9 +23,10 @@ from .checks import file_faults, refuse, some, twins
 from .masks import decode
 from .seeding import SampleSeed
 from .splits import cut_by_unit, nested_order
-from .transforms.moving import let_priors_move
+from .transforms import LoadMask, let_priors_move
 
 SPLITS = ('train', 'val', 'test')
+MUCH_SMALLER = 4  # a resize computes a pixel from its neighbours, and skips what lies between
 
 
 @dataclass(frozen=True)
@@ -248,6 +253,8 @@ class DefectDataset(BaseDataset):
                 logger='current',
                 level=logging.WARNING,
             )
+        if self.split == 'train' and chosen and (loss := self._loss_by_resizing(chosen[0].img_path)):
+            print_log(f'Warning: {loss}.', logger='current', level=logging.WARNING)
         if self.split == 'train' and (groups := twins([s.img_path for s in samples], [s.split for s in samples])):
             examples = some([' = '.join(group) for group in groups], most=3)
             print_log(
@@ -256,6 +263,21 @@ class DefectDataset(BaseDataset):
                 logger='current',
                 level=logging.WARNING,
             )
+
+    def _loss_by_resizing(self, path: str) -> str:
+        """What cannot be seen of an image that is made much smaller, where that is the first that moves it."""
+        moving = (step for step in self.pipeline.transforms if not isinstance(step, LoadImageFromFile | LoadMask))
+        step = next(moving, None)
+        if not isinstance(step, MMResize) or step.scale is None or step.keep_ratio:
+            return ''
+        (width, height), seen = image_size(path), step.scale
+        times = max(width / seen[0], height / seen[1])
+        if times <= MUCH_SMALLER:
+            return ''
+        return (
+            f'images of {width} x {height} pixels are seen at {seen[0]} x {seen[1]}, where marks of less than '
+            f'{math.ceil(times)} pixels can vanish; set the scale of Resize, or --data-options scale=WIDTH,HEIGHT'
+        )
 
 
 def _is_dark(path: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 
 from kgl_mm.datasets import DefectFolder
 from kgl_mm.datasets import defect_folder as module
@@ -290,6 +291,32 @@ def test_twelve_bits_in_sixteen_are_warned_of(tmp_path, warnings_of, brightest, 
             cv2.imwrite(str(tmp_path / kind / f'{kind}{i}.png'), image)
     said = warnings_of(lambda: DefectFolder(str(tmp_path)))
     assert sum('uses less than a quarter of its 16 bits' in each for each in said) == number
+
+
+RESIZE = dict(type='kgl_mm.Resize', scale=(16, 8))
+
+
+@pytest.mark.parametrize(
+    ('steps', 'lost'),
+    [
+        ([RESIZE], '64 x 40 pixels are seen at 16 x 8, where marks of less than 5'),
+        ([dict(type='kgl_mm.LoadMask'), dict(type='Resize', scale=(10, 40))], '10 x 40, where marks of less than 7'),
+        ([dict(RESIZE, scale=(16, 10))], ''),
+        ([dict(type='CenterCrop', crop_size=8), RESIZE], ''),
+        ([dict(RESIZE, keep_ratio=True)], ''),
+        ([], ''),
+    ],
+)
+def test_images_seen_much_smaller_are_warned_of(tmp_path, warnings_of, steps, lost):
+    for i in range(12):
+        path = tmp_path / ('dent' if i % 2 else 'good') / f'{i}.png'
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.full((40, 64), i, np.uint8))
+    pipeline = [dict(type='LoadImageFromFile'), *steps]
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        said = warnings_of(lambda: DefectFolder(str(tmp_path), pipeline=pipeline))
+        assert not warnings_of(lambda: DefectFolder(str(tmp_path), split='test', pipeline=pipeline))
+    assert [lost in each for each in said] == [True] * bool(lost)
 
 
 @pytest.mark.parametrize('suffix', ['.bmp', '.tif', '.jpg'])

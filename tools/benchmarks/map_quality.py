@@ -1,4 +1,4 @@
-"""Compare saliency methods by how well their maps find real defects, after a short training; prints a Markdown table.
+"""Compare saliency methods by how well their maps find real defects, after a short training: CSV rows and a table.
 
 Stage 1 is trained where the work directory has none yet. Maps are those of the training part, as priors are; quality
 is that of its defective images (of NEU-DET: of every sixth image) against their masks (its boxes), the pseudo-label
@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # works from a checkout that is not installed
@@ -29,6 +30,7 @@ from kgl_mm.errors import UsageError
 from kgl_mm.priors import PriorStore
 from kgl_mm.priors.generation import generate
 from kgl_mm.registry import DATASETS
+from kgl_mm.study.summary import write_summary
 
 METHODS = {
     'Grad-CAM': dict(type='GradCAM'),
@@ -85,11 +87,13 @@ def config(data: str, pooling: str, fold: int, seed: int):
     return cfg
 
 
-def quality_of(entries: list[dict]) -> dict:
+def scores_of(entries: list[dict]) -> dict[str, float]:
+    """Means over the images that were measured, and how well trust ranks them."""
     measured = [entry for entry in entries if 'quality' in entry]
-    scores = {name: np.array([entry['quality'][name] for entry in measured]) for name in COLUMNS}
-    trust = np.array([entry['trust'] for entry in measured])
-    return dict(scores, trust=trust)
+    columns = {name: np.array([entry['quality'][name] for entry in measured]) for name in COLUMNS}
+    columns['trust'] = np.array([entry['trust'] for entry in measured])
+    ranks = {f'trust ~ {name}': rank_correlation(columns['trust'], columns[name]) for name in ('iou', 'energy')}
+    return {name: float(values.mean()) for name, values in columns.items()} | ranks
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -110,34 +114,33 @@ def main() -> None:
     args = parser.parse_args()
     if not os.environ.get('KGL_DATA_ROOT'):
         raise UsageError('set KGL_DATA_ROOT to the folder that holds KolektorSDD and NEU-DET')
-    for pooling in args.pooling:
-        pooled = {name: [] for name in args.methods}
-        for fold in args.folds if args.data == 'ksdd' else [0]:
-            for seed in args.seeds:
-                cfg = config(args.data, pooling, fold, seed)
-                root = Path(args.work_dir, f'{args.data}_{pooling}_fold{fold}_seed{seed}')
-                cfg.work_dir = str(root)
-                train(cfg, resume=True)
-                with DefaultScope.overwrite_default_scope('mmpretrain'):
-                    model = load_model(cfg, latest_checkpoint(root / 'stage1'))
-                    dataset = load_dataset(cfg, 'train')
-                labels = [dataset.get_data_info(index)['gt_label'] for index in range(len(dataset))]
-                looked_at = np.flatnonzero(labels) if args.data == 'ksdd' else np.arange(0, len(labels), 6)
-                dataset = dataset.get_subset(looked_at.tolist())
-                for name in args.methods:
-                    method = {'flips': [], **METHODS[name], 'target': TARGETS[args.data]}
-                    if isinstance(method.get('layers'), int):
-                        method['layers'] = LAST_LAYERS[-method['layers'] :]
-                    store = PriorStore(root / name.replace(', ', '-').replace(' ', '_'))
-                    pooled[name].append(quality_of(generate(build_method(method, model), dataset, store, batch_size=8)))
-        print(f'\n{args.data}, {pooling}\n\n| method | {" | ".join(COLUMNS)} | trust | trust ~ IoU | trust ~ energy |')
-        print('|---|' + '---|' * (len(COLUMNS) + 3))
-        for name, runs in pooled.items():
-            means = [np.mean([run[column].mean() for run in runs]) for column in (*COLUMNS, 'trust')]
-            ranks = [
-                np.mean([rank_correlation(run['trust'], run[column]) for run in runs]) for column in ('iou', 'energy')
-            ]
-            print(f'| {name} | {" | ".join(f"{value:.2f}" for value in (*means, *ranks))} |')
+    lines = []
+    for pooling, fold, seed in product(args.pooling, args.folds if args.data == 'ksdd' else [0], args.seeds):
+        cfg = config(args.data, pooling, fold, seed)
+        root = Path(args.work_dir, f'{args.data}_{pooling}_fold{fold}_seed{seed}')
+        cfg.work_dir = str(root)
+        test = train(cfg, resume=True)['stage1']['test']
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            model = load_model(cfg, latest_checkpoint(root / 'stage1'))
+            dataset = load_dataset(cfg, 'train')
+        labels = [dataset.get_data_info(index)['gt_label'] for index in range(len(dataset))]
+        looked_at = np.flatnonzero(labels) if args.data == 'ksdd' else np.arange(0, len(labels), 6)
+        dataset = dataset.get_subset(looked_at.tolist())
+        for name in args.methods:
+            method = {'flips': [], **METHODS[name], 'target': TARGETS[args.data]}
+            if isinstance(method.get('layers'), int):
+                method['layers'] = LAST_LAYERS[-method['layers'] :]
+            store = PriorStore(root / name.replace(', ', '-').replace(' ', '_'))
+            found = scores_of(generate(build_method(method, model), dataset, store, batch_size=8))
+            row = dict(data=args.data, pooling=pooling, fold=fold, seed=seed, method=name)
+            lines.append(row | dict(AP=test['AP' if args.data == 'ksdd' else 'macro_AP']) | found)
+            write_summary(lines, Path(args.work_dir, f'{args.data}.csv'))
+    columns = list(lines[0])[5:]
+    print(f'| data | pooling | method | runs | {" | ".join(columns)} |\n|{"---|" * (len(columns) + 4)}')
+    for pooling, name in product(args.pooling, args.methods):
+        runs = [line for line in lines if (line['pooling'], line['method']) == (pooling, name)]
+        means = ' | '.join(f'{np.mean([run[column] for run in runs]):.2f}' for column in columns)
+        print(f'| {args.data} | {pooling} | {name} | {len(runs)} | {means} |')
 
 
 if __name__ == '__main__':

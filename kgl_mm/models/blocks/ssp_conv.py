@@ -1,29 +1,14 @@
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torchvision.ops import SqueezeExcitation
 
 from kgl_mm.errors import check_choice, check_number
 from kgl_mm.registry import MODELS
 
 from .sim_am import SimAM
-
-
-class _SqueezeExcite(nn.Module):
-    """Each channel times a gate that depends on the means of all of them."""
-
-    def __init__(self, channels: int, reduction: int) -> None:
-        super().__init__()
-        inner = max(channels // reduction, 1)
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, inner, 1),
-            nn.ReLU(),
-            nn.Conv2d(inner, channels, 1),
-            nn.Sigmoid(),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.gate(x)
 
 
 @MODELS.register_module()
@@ -61,8 +46,8 @@ class SSPConv(nn.Module):
         taps = [nn.Conv2d(channels, channels, 2, dilation=self.apart, bias=False) for _ in range(corner**2)]
         self.corners = nn.ModuleList(taps)
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
-        kinds = dict(none=nn.Identity, se=lambda: _SqueezeExcite(channels, reduction), simam=SimAM)
-        self.attention = kinds[attention]()
+        squeeze = partial(SqueezeExcitation, channels, max(channels // reduction, 1))
+        self.attention = dict(none=nn.Identity, se=squeeze, simam=SimAM)[attention]()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found = sum(conv(part) for conv, part in zip(self.corners, self._places(x), strict=True))

@@ -132,7 +132,7 @@ def test_the_attention_of_ssp_conv_by_hand():
     plain.load_state_dict(
         {name: value for name, value in block.state_dict().items() if not name.startswith('attention')}
     )
-    _, squeeze, _, excite, _ = block.attention.gate
+    squeeze, excite = block.attention.fc1, block.attention.fc2
     seen = plain(x)
     hidden = (seen.mean((2, 3)) @ squeeze.weight[:, :, 0, 0].T + squeeze.bias).relu()
     gate = (hidden @ excite.weight[:, :, 0, 0].T + excite.bias).sigmoid()
