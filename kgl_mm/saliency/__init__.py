@@ -9,6 +9,7 @@ from .full_grad import Decomposition, FullGrad  # noqa: E402
 from .grad_cam import GradCAM  # noqa: E402
 from .grad_cam_plus_plus import GradCAMPlusPlus  # noqa: E402
 from .layer_cam import LayerCAM  # noqa: E402
+from .product import SaliencyProduct  # noqa: E402
 from .segmentation_map import SegmentationMap  # noqa: E402
 from .targets import evidence  # noqa: E402
 
@@ -22,6 +23,7 @@ __all__ = [
     'GradCAMPlusPlus',
     'LayerCAM',
     'SaliencyMethod',
+    'SaliencyProduct',
     'SegmentationMap',
     'evidence',
     'explain',

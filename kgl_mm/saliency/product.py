@@ -1,0 +1,42 @@
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from kgl_mm.registry import SALIENCY
+
+from .base import SaliencyMethod, by_maximum
+from .one_pass import OnePass
+
+
+@SALIENCY.register_module()
+class SaliencyProduct(SaliencyMethod):
+    r"""What several methods agree on: the product of their maps, from one forward and one backward pass.
+
+    .. math:: M = \prod_i M_i / \max M_i
+
+    By default LayerCAM, which is empty on the background but wide, times FullGrad, whose peak is narrow but whose
+    background is not empty.
+
+    Args:
+        model: any module that maps images to logits.
+        methods: their settings, such as ``dict(type='kgl_mm.GradCAM')``; target, flips and precision are those of the
+            product.
+        **kwargs: as for :class:`SaliencyMethod`.
+    """
+
+    def __init__(self, model: nn.Module, methods: Sequence[dict] = (), **kwargs) -> None:
+        super().__init__(model, **kwargs)
+        methods = methods or (dict(type='LayerCAM', fuse='mean'), dict(type='FullGrad', scale='none'))
+        self.methods = [SALIENCY.build(dict(settings, model=model)) for settings in methods]
+
+    def prepare(self, images: torch.Tensor) -> None:
+        for method in self.methods:
+            method.prepare(images)
+
+    def settings(self) -> dict:
+        return dict(super().settings(), methods=[method.settings() for method in self.methods])
+
+    def watch(self, run: OnePass, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        results = [method.watch(run, images) for method in self.methods]
+        return lambda score: torch.stack([by_maximum(result(score)) for result in results]).prod(0)
