@@ -49,7 +49,7 @@ class OnePass:
         self.model = model
         self._handles = []
         self._roots = []
-        self._at_input = None
+        self._at_input = []
         self._goes_back = False
 
     def __enter__(self) -> 'OnePass':
@@ -62,7 +62,7 @@ class OnePass:
 
     def at_input(self, callback: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
         """``callback(images, gradient)``; this takes the backward pass down to the images."""
-        self._at_input = callback
+        self._at_input.append(callback)
         self._goes_back = True
 
     def at_gradient(self, module: nn.Module, callback: Callable[[torch.Tensor], None]) -> None:
@@ -116,8 +116,8 @@ class OnePass:
         if not self._roots or not score.requires_grad:
             raise UsageError('no gradient reaches the layers that were asked for: the logits do not depend on them')
         first = torch.autograd.grad(score.sum(), self._roots, allow_unused=True)[0]
-        if self._at_input:
-            self._at_input(_wide(images), _wide(first))
+        for callback in self._at_input:
+            callback(_wide(images), _wide(first))
         return _wide(score)
 
 

@@ -1,12 +1,17 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from mmengine.registry import DefaultScope
 from torch import nn
 
+from kgl_mm.errors import UsageError
 from kgl_mm.registry import SALIENCY
 
 from .base import SaliencyMethod, by_maximum
 from .one_pass import OnePass
+
+_SHARED = {'target', 'normalize', 'flips', 'amp'}
+_DEFAULT = dict(type='LayerCAM', fuse='mean'), dict(type='FullGrad', scale='none')
 
 
 @SALIENCY.register_module()
@@ -27,8 +32,11 @@ class SaliencyProduct(SaliencyMethod):
 
     def __init__(self, model: nn.Module, methods: Sequence[dict] = (), **kwargs) -> None:
         super().__init__(model, **kwargs)
-        methods = methods or (dict(type='LayerCAM', fuse='mean'), dict(type='FullGrad', scale='none'))
-        self.methods = [SALIENCY.build(dict(settings, model=model)) for settings in methods]
+        for settings in methods:
+            if shared := _SHARED & settings.keys():
+                raise UsageError(f'SaliencyProduct: {min(shared)} is set for the product, not for {settings["type"]}')
+        with DefaultScope.overwrite_default_scope('kgl_mm'):
+            self.methods = [SALIENCY.build(dict(settings, model=model)) for settings in methods or _DEFAULT]
 
     def prepare(self, images: torch.Tensor) -> None:
         for method in self.methods:

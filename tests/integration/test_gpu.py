@@ -12,7 +12,7 @@ import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
-from kgl_mm.saliency import FullGrad, GradCAM, LayerCAM
+from kgl_mm.saliency import FullGrad, GradCAM, LayerCAM, SaliencyProduct
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
 
@@ -39,7 +39,7 @@ def metrics_in(folder):
     return json.loads((folder / 'metrics.json').read_text())
 
 
-@pytest.mark.parametrize('method', [GradCAM, LayerCAM, FullGrad])
+@pytest.mark.parametrize('method', [GradCAM, LayerCAM, FullGrad, SaliencyProduct])
 def test_maps_are_those_of_the_cpu(method):
     """In float64: in float32 near ties of a maximum go either way, and the gradient with them."""
     torch.manual_seed(0)

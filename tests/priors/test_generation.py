@@ -19,7 +19,7 @@ from kgl_mm.files import hash_of
 from kgl_mm.priors import PriorStore, binarize, generation
 from kgl_mm.priors.generation import as_tested, generate, keys_of
 from kgl_mm.priors.quality import quality
-from kgl_mm.saliency import FullGrad, GradCAM, LayerCAM
+from kgl_mm.saliency import FullGrad, GradCAM, LayerCAM, SaliencyProduct
 from kgl_mm.visualization import SHEET
 
 
@@ -83,7 +83,7 @@ def test_maps_and_what_is_told_of_them(run, model, surfaces, log):
     assert store.source()['method']['layers'] == ['backbone.stages.0', 'backbone.stages.1']
 
 
-@pytest.mark.parametrize('method', [GradCAM, FullGrad])
+@pytest.mark.parametrize('method', [GradCAM, FullGrad, SaliencyProduct])
 def test_an_interruption_changes_no_byte(run, model, method, monkeypatch):
     whole = files(run('whole', method(model)))
     write, written = PriorStore.write, []

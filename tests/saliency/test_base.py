@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from kgl_mm.saliency import FullGrad, GradCAM, LayerCAM
+from kgl_mm.saliency import FullGrad, GradCAM, LayerCAM, SaliencyProduct
 from kgl_mm.saliency.anomaly_map import _blurred
 from kgl_mm.saliency.base import by_maximum, resize
 
-METHODS = [GradCAM, LayerCAM, FullGrad]
+METHODS = [GradCAM, LayerCAM, FullGrad, SaliencyProduct]
 
 
 @pytest.fixture

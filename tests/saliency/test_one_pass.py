@@ -120,7 +120,7 @@ def test_in_place_operations_change_nothing(images, method):
 def test_methods_together_equal_methods_apart(classifier, images):
     calls = []
     model = classifier(dict(type='VGG', depth=11), 512)
-    methods = [LayerCAM(model), GradCAM(model), FullGrad(model), GradCAMPlusPlus(model)]
+    methods = [LayerCAM(model), GradCAM(model), FullGrad(model), GradCAMPlusPlus(model), FullGrad(model, scale='none')]
     apart = [method(images) for method in methods]
     model.backbone.register_forward_hook(lambda *_: calls.append(1))
     together = explain(methods, images)
