@@ -18,7 +18,8 @@ def main() -> None:
     parser.add_argument('--out', metavar='DIR', help='the folder of the store (default: WORK_DIR/STAGE/priors)')
     parser.add_argument(
         '--method',
-        help='GradCAM, GradCAMPlusPlus, LayerCAM, FullGrad, PatchMemorySource, DescriptionSource, FolderSource, ...',
+        help='GradCAM, GradCAMPlusPlus, LayerCAM, FullGrad, SaliencyProduct, PatchMemorySource, '
+        'DescriptionSource, FolderSource, ...',
     )
     parser.add_argument(
         '--method-options',

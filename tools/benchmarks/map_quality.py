@@ -43,9 +43,12 @@ METHODS = {
     'FullGrad, none': dict(type='FullGrad', scale='none'),
     'FullGrad, by layer': dict(type='FullGrad', scale='layer'),
     'FullGrad, by channel': dict(type='FullGrad', scale='channel'),
+    'LayerCAM x FullGrad': dict(type='SaliencyProduct'),
     'Grad-CAM, flips': dict(type='GradCAM', flips=['h', 'v', 'hv']),
     'LayerCAM, 3 layers, flips': dict(type='LayerCAM', flips=['h', 'v', 'hv']),
+    'LayerCAM, 3 layers, mean, flips': dict(type='LayerCAM', fuse='mean', flips=['h', 'v', 'hv']),
     'FullGrad, by layer, flips': dict(type='FullGrad', scale='layer', flips=['h', 'v', 'hv']),
+    'LayerCAM x FullGrad, flips': dict(type='SaliencyProduct', flips=['h', 'v', 'hv']),
 }
 TARGETS = dict(ksdd='defect', neu='predicted')
 LAST_LAYERS = [f'backbone.stages.{stage}' for stage in range(4)]

@@ -38,6 +38,7 @@ METHODS = {
     'LayerCAM, mean': dict(type='LayerCAM', fuse='mean'),
     'Grad-CAM': dict(type='GradCAM'),
     'FullGrad': dict(type='FullGrad'),
+    'product': dict(type='SaliencyProduct'),
 }
 FOUND = ('pointing', 'energy', 'iou', 'recall', 'precision', 'area')
 
