@@ -1,4 +1,4 @@
-# Targets that are products of maps (docs/experiments.md): beside guided_open, of the same first stage.
+# Targets that are products of maps (docs/benchmarks.md): beside guided_open, of the same first stage.
 _base_ = './ksdd_avg.py'
 
 _mean, _full = dict(type='kgl_mm.LayerCAM', fuse='mean'), dict(type='kgl_mm.FullGrad')

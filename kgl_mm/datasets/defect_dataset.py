@@ -270,12 +270,14 @@ class DefectDataset(BaseDataset):
         step = next(moving, None)
         if not isinstance(step, MMResize) or step.scale is None or step.keep_ratio:
             return ''
+        if step.interpolation == 'area' or step.backend == 'pillow':  # these take the mean of what they put together
+            return ''
         (width, height), seen = image_size(path), step.scale
         times = max(width / seen[0], height / seen[1])
         if times <= MUCH_SMALLER:
             return ''
         return (
-            f'images of {width} x {height} pixels are seen at {seen[0]} x {seen[1]}, where marks of less than '
+            f'an image of {width} x {height} pixels is seen at {seen[0]} x {seen[1]}, where marks of less than '
             f'{math.ceil(times)} pixels can vanish; set the scale of Resize, or --data-options scale=WIDTH,HEIGHT'
         )
 

@@ -32,6 +32,8 @@ class SaliencyProduct(SaliencyMethod):
 
     def __init__(self, model: nn.Module, methods: Sequence[dict] = (), **kwargs) -> None:
         super().__init__(model, **kwargs)
+        if isinstance(methods, str | dict) or not all(isinstance(each, dict) and 'type' in each for each in methods):
+            raise UsageError(f"SaliencyProduct: methods={methods!r}: not a list such as [dict(type='GradCAM'), ...]")
         for settings in methods:
             if shared := _SHARED & settings.keys():
                 raise UsageError(f'SaliencyProduct: {min(shared)} is set for the product, not for {settings["type"]}')
@@ -43,7 +45,8 @@ class SaliencyProduct(SaliencyMethod):
             method.prepare(images)
 
     def settings(self) -> dict:
-        return dict(super().settings(), methods=[method.settings() for method in self.methods])
+        own = ({k: v for k, v in method.settings().items() if k not in _SHARED} for method in self.methods)
+        return dict(super().settings(), methods=list(own))
 
     def watch(self, run: OnePass, images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         results = [method.watch(run, images) for method in self.methods]

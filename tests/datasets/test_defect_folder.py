@@ -299,11 +299,12 @@ RESIZE = dict(type='kgl_mm.Resize', scale=(16, 8))
 @pytest.mark.parametrize(
     ('steps', 'lost'),
     [
-        ([RESIZE], '64 x 40 pixels are seen at 16 x 8, where marks of less than 5'),
+        ([RESIZE], '64 x 40 pixels is seen at 16 x 8, where marks of less than 5'),
         ([dict(type='kgl_mm.LoadMask'), dict(type='Resize', scale=(10, 40))], '10 x 40, where marks of less than 7'),
         ([dict(RESIZE, scale=(16, 10))], ''),
         ([dict(type='CenterCrop', crop_size=8), RESIZE], ''),
         ([dict(RESIZE, keep_ratio=True)], ''),
+        ([dict(type='Resize', scale=(16, 8), interpolation='area')], ''),
         ([], ''),
     ],
 )

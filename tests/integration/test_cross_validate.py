@@ -58,9 +58,8 @@ def test_a_study_finds_what_single_runs_find(tool, config, tmp_path):
     with (tmp_path / 'study/maps.csv').open() as file:
         maps = list(csv.DictReader(file))
     seen = {(row['variant'], row['fold'], row['stage'], row['map']) for row in maps}
-    assert (
-        len(seen) == len(maps) == 2 * (4 + 1 + 5)
-    )  # two folds; its priors beside stage 1, the segmentation in stage 2
+    # two folds; its priors beside stage 1, the segmentation in stage 2
+    assert len(seen) == len(maps) == 2 * (5 + 1 + 6)
     assert {row['variant'] for row in maps if row['stage'] == 'stage2'} == {'guided'}
     assert all(0 <= float(row[name]) <= 1 for row in maps for name in ('pointing', 'energy', 'iou', 'area'))
     assert '| guided | stage2 | segmentation | 2 |' in said

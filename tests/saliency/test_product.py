@@ -34,9 +34,9 @@ def test_one_pass_serves_all(model, images):
     torch.testing.assert_close(maps, expected / expected.amax((1, 2), keepdim=True))
 
 
-def test_where_one_map_is_empty_so_is_the_product(classifier, images):
-    model = classifier(dict(type='ResNet', depth=18), 512)
-    model.head.fc.weight.data.zero_()  # nothing speaks for any class but the bias of the last layer
+def test_where_one_map_is_empty_so_is_the_product(model, images, monkeypatch):
+    monkeypatch.setattr(LayerCAM, 'layer_map', lambda self, activation, gradient: gradient[:, 0] * 0)
+    assert FullGrad(model)(images).any()
     assert not SaliencyProduct(model)(images).any()
 
 
@@ -46,6 +46,7 @@ def test_settings_name_the_methods_and_their_layers(model, images):
     found = method.settings()
     assert (found['type'], found['normalize'], found['flips']) == ('SaliencyProduct', 'evidence', ['h', 'v', 'hv'])
     assert [each['type'] for each in found['methods']] == ['LayerCAM', 'FullGrad']
+    assert 'flips' not in found['methods'][0]
     assert len(found['methods'][0]['layers']) == LayerCAM.depth
 
 
@@ -53,6 +54,9 @@ def test_settings_name_the_methods_and_their_layers(model, images):
     ('methods', 'message'),
     [
         ([dict(type='LayerCAM', flips=['h'])], 'flips is set for the product, not for LayerCAM'),
+        (['GradCAM'], 'not a list such as'),
+        (dict(type='GradCAM'), 'not a list such as'),
+        ([dict(fuse='mean')], 'not a list such as'),
         ([dict(type='NoCAM')], 'method kgl_mm.SaliencyProduct: .*NoCAM'),
         ([dict(type='LayerCAM', depth=3)], 'method kgl_mm.SaliencyProduct: .*depth'),
     ],
